@@ -41,7 +41,7 @@ def from_json(kind: type[T], data: Any) -> T:
     """The inverse of `to_json` for a dataclass of `fovea.types`; raises InputError on data of another form."""
     try:
         return cast(T, _decode(kind, data))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"JSON that is no {kind.__name__} ({error!r})", f"what to_json wrote of a {kind.__name__}"
         ) from error

@@ -14,7 +14,7 @@ def number(value: float) -> str:
     """At most three significant digits and never an exponent: 0.0412, 3.14, 27.5, 812, 12300."""
     if value == 0 or abs(value) < 1e-4:
         return "0"
-    if abs(value) >= 1000:
+    if abs(value) >= 999.5:
         digits = len(str(int(abs(value)))) - 3
         return str(int(round(value, -digits)))
     text = f"{value:.3g}"
@@ -89,10 +89,10 @@ def read_value(
         return {"yes": True, "no": False}.get(plain.partition(" ")[0].strip(",.;:"))
     if question.kind == "report":
         claims = [s for s in re.split(r"(?<=[.!?])\s+", plain) if not _DENIAL.match(s)]
-        return frozenset(label for claim in claims for label, _ in _named(claim, vocabulary))
+        return frozenset(label for claim in claims for label, _ in named(claim, vocabulary))
     if question.kind == "class":
-        named = _named(plain, vocabulary)
-        return min(named, key=lambda found: found[1])[0] if named else None
+        labels = named(plain, vocabulary)
+        return min(labels, key=lambda label: label[1])[0] if labels else None
     if _DENIAL.match(plain):
         return 0 if question.kind == "count" else NONE
     if question.kind == "side":
@@ -104,8 +104,8 @@ def read_value(
     return int(float(figure[0])) if question.kind == "count" else float(figure[0])
 
 
-def _named(text: str, vocabulary: Iterable[Term]) -> list[tuple[str, int]]:
-    """Labels named in a text with the place of their first mention; the longest name at a place wins."""
+def named(text: str, vocabulary: Iterable[Term]) -> list[tuple[str, int]]:
+    """Labels named in a lower-case text with the place of their first mention; the longest name at a place wins."""
     spans = [
         (match.start(), match.end(), term.label)
         for term in vocabulary

@@ -1,0 +1,127 @@
+"""What every stage needs in hand: recipe, domain, studies, tokenizer, experts' findings, tracking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from curriculum.data.corpus import Corpus, prepare
+from curriculum.data.dialogues import Writer
+from curriculum.data.findings import Findings, consult, true_overlays
+from curriculum.prompts import ALONE, DESCRIBE, DOUBT, FAILED, UNMEASURED
+from curriculum.recipe import Recipe
+from curriculum.tracking import Tracker
+from experts.cache import FindingsCache
+from fovea import registry
+from fovea.contracts import Domain, Expert
+from fovea.errors import ConfigError
+from fovea.types import Bytes, ExpertCard
+from fovea.verbal import describe_call, describe_card
+from models.text.tokenizer import load_tokenizer, train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, eq=False)
+class Workshop:
+    """Everything is made at its first use and kept on disk, so that a later stage or run finds it."""
+
+    recipe: Recipe
+    tracker: Tracker
+
+    @cached_property
+    def domain(self) -> Domain:
+        return registry.domain(self.recipe.domain)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        return prepare(self.recipe, self.domain)
+
+    def folder(self, stage: int) -> Path:
+        return self.recipe.out / f"stage{stage}"
+
+    @cached_property
+    def experts(self) -> tuple[Expert, ...]:
+        """The recipe's experts, trained; raises ConfigError when one is not."""
+        opened = []
+        for config in self.recipe.experts:
+            folder = self.recipe.out / "experts" / config.name
+            if not (folder / "card.json").exists():
+                raise ConfigError(
+                    f"expert {config.name!r} is not trained", "its folder", "Run `fovea experts train` first."
+                )
+            opened.append(registry.expert_kind(config.kind).open(folder))
+        return tuple(opened)
+
+    @property
+    def cards(self) -> tuple[ExpertCard, ...]:
+        return tuple(expert.card for expert in self.experts)
+
+    @cached_property
+    def findings(self) -> Findings:
+        return consult(self.domain, self.corpus, self.experts, FindingsCache(self.recipe.out / "findings"))
+
+    @cached_property
+    def pictures(self) -> dict[str, Bytes]:
+        """The picture of every study by its name in records."""
+        return {f"picture/{item.id}": item.picture for item in self.corpus.items}
+
+    @cached_property
+    def overlays(self) -> dict[str, Bytes]:
+        """Pictures with the experts' findings and with the true ones drawn, by their names in records."""
+        true = true_overlays(self.domain, self.corpus)
+        return {f"overlay/{key}": value for key, value in self.findings.overlays.items()} | {
+            f"truth/{key}": value for key, value in true.items()
+        }
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The recipe's pretrained tokenizer, or one that is trained on what the domain and its experts say."""
+        if self.recipe.tokenizer:
+            return load_tokenizer(self.recipe.tokenizer)
+        folder = self.recipe.out / "tokenizer"
+        if not (folder / "tokenizer.json").exists():
+            train_tokenizer(self._texts(), self.recipe.vocabulary).save_pretrained(folder)
+        return load_tokenizer(folder)
+
+    def _texts(self) -> list[str]:
+        texts = [ALONE, DESCRIBE, DOUBT, FAILED, UNMEASURED, "Experts:\n", "Repeat:\n"] * 5
+        rng = Random(self.recipe.seed)
+        texts += [describe_card(card) for card in self.cards] * 20
+        for item in self.corpus.split("train"):
+            questions = self.domain.questions(item.study, item.facts, rng)
+            texts += [item.description, self.domain.caption(item.study, item.facts, rng)]
+            texts += [question.text for question in questions]
+            texts += [self.domain.answer(question, item.facts).text for question in questions]
+            texts += [describe_call(self.findings.call(item.id, card.name, "all")) for card in self.cards]
+        return texts
+
+    def writer(self, with_experts: bool) -> Writer:
+        """Writes the records of the training split."""
+        studies = {item.id: item for item in self.corpus.split("train")}
+        if not with_experts:
+            return Writer(self.domain, studies)
+        return Writer(self.domain, studies, self.cards, self.findings, self.recipe.dialogues)
+
+    def inherited(self, stage: int) -> str:
+        """What a stage took over from the one before, for the reader of the log."""
+        _, taken = self.recipe.stage(stage)
+        values = ", ".join(f"{key}={value}" for key, value in taken.items() if key != "phases")
+        source = f"stage {stage - 1}" if stage > 1 else "the defaults"
+        return f"stage {stage} inherits from {source}: {values or 'nothing'}"
+
+
+def pick(names: Sequence[str], seed: int, step: int, n: int) -> list[str]:
+    """Which studies a step uses: every one once before any comes again, in an order that seed and step decide."""
+    chosen: list[str] = []
+    at = step * n
+    while len(chosen) < n:
+        epoch, place = divmod(at + len(chosen), len(names))
+        order = Random(f"{seed}/{epoch}").sample(names, len(names))
+        chosen += order[place : place + n - len(chosen)]
+    return chosen

@@ -1,0 +1,71 @@
+"""The domain of radiology."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from domains.radiology.vocabulary import PRESETS, VOCABULARY
+
+if TYPE_CHECKING:
+    from fovea.types import Facts, Picture, Question, Reply, Report, Sample, Study, View, Window
+
+
+class Radiology:
+    """Satisfies `fovea.contracts.Domain`; what reads and draws is imported when it is used."""
+
+    name = "radiology"
+    vocabulary = VOCABULARY
+    presets = PRESETS
+
+    def sniff(self, path: Path) -> bool:
+        from domains.radiology import reader
+
+        return reader.sniff(path)
+
+    def studies(self, path: Path) -> list[tuple[Path, ...]]:
+        from domains.radiology import reader
+
+        return reader.studies(path)
+
+    def load(self, path: Path | Sequence[Path], window: Window | None = None) -> Study:
+        from domains.radiology import reader
+
+        return reader.load(path, window)
+
+    def render(self, study: Study, view: View) -> Picture:
+        from domains.radiology.render import render
+
+        return render(study, view)
+
+    def describe(self, study: Study) -> str:
+        from domains.radiology.text import describe
+
+        return describe(study)
+
+    def questions(self, study: Study, facts: Facts, rng: Random) -> list[Question]:
+        from domains.radiology.text import questions
+
+        return questions(study, facts, rng)
+
+    def answer(self, question: Question, facts: Facts) -> Reply:
+        from domains.radiology.text import answer
+
+        return answer(question, facts)
+
+    def caption(self, study: Study, facts: Facts, rng: Random) -> str:
+        from domains.radiology.captions import caption
+
+        return caption(study, facts, rng)
+
+    def export(self, report: Report, format: str) -> bytes:
+        from domains.radiology.export import export
+
+        return export(report, format)
+
+    def synth(self, directory: Path, n: int, seed: int) -> list[Sample]:
+        from domains.radiology.synth import synth
+
+        return synth(directory, n, seed)

@@ -1,0 +1,186 @@
+"""Finding and reading scenes: GeoTIFF and JPEG 2000 rasters, and colour pictures taken from the air."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from domains.formats import geotiff, picture
+from domains.formats.content import Content
+from fovea.errors import InputError
+from fovea.types import Channel, Floats, Grid, Image, Pixels, Source, Study, Window
+from fovea.verbal import number
+
+_RASTERS = frozenset({".tif", ".tiff", ".jp2"})
+_PICTURES = frozenset({".png", ".jpg", ".jpeg"})
+_TINT = 1.0
+"""Mean distance between the channels of a colour picture, of 255."""
+_MASK_ENDS = ("_mask", "_masks", "_label", "_labels")
+"""How the names of label pictures end, that lie beside their scene."""
+
+
+def sniff(path: Path) -> bool:
+    """Whether a file is a raster or a colour picture; of a folder, whether a file in it is.
+
+    A grey picture without a georeference is left to others, even when it is a TIFF.
+    """
+    if path.is_dir():
+        return any(sniff(file) for file in _files(path))
+    try:
+        return _is_colored(path) if picture.is_picture(path) else geotiff.is_geotiff(path)
+    except InputError:
+        return False
+
+
+def studies(path: Path) -> list[tuple[Path, ...]]:
+    """The scenes in a file or folder, one a file.
+
+    In a folder these are all files named as rasters, whole or not, so that `load` can say what is wrong with them, and
+    colour pictures; sidecars and label masks beside a scene are left out.
+    """
+    if not path.is_dir():
+        return [(path,)] if geotiff.is_geotiff(path) or picture.is_picture(path) else []
+    files = list(_files(path))
+    stems = {file.with_suffix("") for file in files}
+    return [(file,) for file in files if not _is_mask(file, stems) and _is_ours(file)]
+
+
+def load(path: Path | Sequence[Path], window: Window | None = None) -> Study:
+    """Read a scene, or the dates of one place as the images of one study; a window is taken of each.
+
+    `meta` has "modality" (one of `domains.formats.bands.MODALITIES`), "resolution" on the ground and what the header
+    says of sensor and date. Raises leaves of InputError; pixels are read when asked for, under the same family.
+    """
+    paths = [path] if isinstance(path, Path) else list(path)
+    if len(paths) == 1 and paths[0].is_dir():
+        found = studies(paths[0])
+        if len(found) != 1:
+            raise InputError(f"a folder of {len(found)} scenes", "one scene", "Load the scenes one by one")
+        paths = [*found[0]]
+    if not paths:
+        raise InputError("no files", "the file of a scene")
+    contents = [_content(file) for file in paths]
+    images = tuple(_part(image, window) if window else image for content in contents for image in content.images)
+    kinds = {content.meta["modality"] for content in contents}
+    if len(kinds) > 1:
+        raise InputError(f"files of several modalities ({', '.join(sorted(kinds))})", "one modality a study")
+    meta = dict(contents[0].meta)
+    resolution = _resolution(images[0].grid)
+    if resolution:
+        meta["resolution"] = resolution
+    hashes = tuple(digest for content in contents for digest in content.hashes)
+    return Study("remote_sensing", images, Source(hashes, f"remote-sensing/1{_written(window)}"), meta)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in order of name; links to folders are not followed."""
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(root, name) for name in sorted(names))
+
+
+def _is_ours(file: Path) -> bool:
+    suffix = file.suffix.lower()
+    return suffix in _RASTERS or (suffix in _PICTURES and sniff(file))
+
+
+def _is_colored(path: Path) -> bool:
+    """Whether a picture has three channels that differ, if only as those of sand and haze do."""
+    image = picture.read(path).images[0]
+    if len(image.channels) != 3:
+        return False
+    if not picture.is_gray(path):
+        return True
+    rows, columns = image.grid.shape[1:]
+    small = _Photograph(image)(None, (min(rows, 64), min(columns, 64)))[0]
+    return float(np.ptp(small, axis=0).mean()) > _TINT
+
+
+def _is_mask(file: Path, stems: set[Path]) -> bool:
+    """Whether the name is that of another file with an ending for labels: "tile_1__mask.png" beside "tile_1.jpg"."""
+    bare = next((file.stem.removesuffix(end) for end in _MASK_ENDS if file.stem.endswith(end)), "")
+    return bool(bare) and any(file.with_name(name) in stems for name in (bare, bare.rstrip("_-")))
+
+
+def _content(file: Path) -> Content:
+    pictured = not geotiff.is_geotiff(file) and picture.is_picture(file)
+    return _photograph(file) if pictured else geotiff.read(file)
+
+
+def _photograph(path: Path) -> Content:
+    """A picture as a scene: digital numbers from 0 to 255, as an 8-bit TIFF of it would have."""
+    content = picture.read(path)
+    image = content.images[0]
+    names = ("red", "green", "blue") if len(image.channels) == 3 else ("gray",)
+    channels = tuple(Channel(name, "digital number") for name in names)
+    scene = Image(channels, image.grid, _Photograph(image))
+    return content._replace(images=(scene,), meta={"modality": "optical", "geometry": "no georeference"})
+
+
+@dataclass(frozen=True, eq=False)
+class _Photograph:
+    """Reads a picture; a reduced read averages all pixels of the full one."""
+
+    image: Image
+
+    def __call__(self, window: Window | None, shape: tuple[int, int] | None) -> Pixels:
+        values, valid = self.image.read(window, None)
+        size = values.shape[2:]
+        if shape is not None and shape != size:
+            if shape[0] <= size[0] and shape[1] <= size[1]:
+                values = _averaged(values, shape)
+                valid = np.ones((1, *shape), bool)
+            else:
+                values, valid = self.image.read(window, shape)
+        return values * np.float32(255), valid
+
+
+def _averaged(values: Floats, shape: tuple[int, int]) -> Floats:
+    """Mean over the blocks of pixels that the reduced ones cover, along the last two axes."""
+    for axis, size in zip((-2, -1), shape, strict=True):
+        edges = np.arange(size + 1) * values.shape[axis] // size
+        counts = np.diff(edges).astype(np.float32)
+        values = np.add.reduceat(values, edges[:-1], axis) / (counts[:, None] if axis == -2 else counts)
+    return values
+
+
+def _part(image: Image, window: Window) -> Image:
+    """A window as an image of its own, which can be windowed and reduced again."""
+    return replace(image, grid=image.grid.crop(window), read=_Part(image, window))
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    image: Image
+    window: Window
+
+    def __call__(self, window: Window | None, shape: tuple[int, int] | None) -> Pixels:
+        if window is None:
+            return self.image.read(self.window, shape)
+        self.image.grid.crop(self.window).crop(window)
+        top, left = self.window.rows[0], self.window.columns[0]
+        rows, columns = (
+            (top + window.rows[0], top + window.rows[1]),
+            (left + window.columns[0], left + window.columns[1]),
+        )
+        return self.image.read(Window(rows, columns), shape)
+
+
+def _resolution(grid: Grid) -> str:
+    """The size of a pixel on the ground in words, such as "10 m" or "20 x 10 m" (columns first)."""
+    sizes = geotiff.ground_size(grid)
+    if not sizes:
+        return ""
+    row, column = sizes
+    if abs(row - column) < 0.02 * row:
+        return f"{number((row + column) / 2)} m"
+    return f"{number(column)} x {number(row)} m"
+
+
+def _written(window: Window | None) -> str:
+    """A window as part of the reader's name, so that two windows of one file have two digests."""
+    return f" rows {window.rows} columns {window.columns}" if window else ""

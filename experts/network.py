@@ -1,0 +1,202 @@
+"""What experts that are networks share: they are saved, opened, asked and remembered in the same way."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from experts.calibration import Calibration
+from experts.preparation import Input, choose, prepare
+from experts.settings import ExpertConfig
+from fovea.config import parse
+from fovea.errors import ConfigError, ExpertError, InputError, ModelError
+from fovea.jsonable import from_json, to_json
+from fovea.types import ExpertCard, Facts, Finding, Origin, Study
+
+Output = TypeVar("Output")
+_REMEMBERED = 4
+"""Studies whose result an expert keeps, so that several questions about one cost one pass."""
+
+
+class NetworkExpert(ABC, Generic[Output]):
+    """A trained network with its recipe, calibration and card."""
+
+    def __init__(
+        self,
+        config: ExpertConfig,
+        calibrations: Mapping[str, Calibration],
+        network: nn.Module,
+        card: ExpertCard,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.calibrations, self.card = config, calibrations, card
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval()
+        self._seen: OrderedDict[str, Output] = OrderedDict()
+
+    def accepts(self, study: Study) -> bool:
+        """Whether the modality is one of the card's and an image has the channels that the network reads."""
+        return not isinstance(choose(self.config, study), str)
+
+    def run(self, study: Study, argument: str) -> tuple[Finding, ...]:
+        """A finding for each label of the argument; raises ExpertError for another argument or study."""
+        return next(self.run_many([study], argument))
+
+    def run_many(self, studies: Iterable[Study], argument: str, batch: int = 16) -> Iterator[tuple[Finding, ...]]:
+        """The findings of each study in turn, the network reading `batch` of them at a time."""
+        if argument not in self.card.arguments:
+            near = get_close_matches(argument, self.card.arguments, 1)
+            raise ExpertError(
+                f"{self.card.name} has no argument {argument!r}",
+                f"one of {', '.join(self.card.arguments)}",
+                f"Did you mean {near[0]!r}?" if near else "",
+            )
+        remaining = iter(studies)
+        while chunk := list(islice(remaining, batch)):
+            for study, output in zip(chunk, self._recall(chunk), strict=True):
+                by = Origin(self.card.name, self.card.version, study.digest)
+                yield tuple(self.finding(label, output, by) for label in self.card.arguments[argument])
+
+    def _recall(self, studies: list[Study]) -> list[Output]:
+        """What the network says of each study, remembered or new."""
+        known = {study.digest: self._seen[study.digest] for study in studies if study.digest in self._seen}
+        new = {study.digest: study for study in studies if study.digest not in known}
+        known |= dict(zip(new, self.outputs(new.values()), strict=True))
+        for study in studies[-_REMEMBERED:]:
+            self._seen[study.digest] = known[study.digest]
+            self._seen.move_to_end(study.digest)
+        while len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        return [known[study.digest] for study in studies]
+
+    def looks(
+        self, pairs: Iterable[tuple[Study, Facts]], batch: int = 16
+    ) -> Iterator[tuple[tuple[Study, Facts], Output]]:
+        """Studies of known truth with what the network says of them, in turn."""
+        remaining = iter(pairs)
+        while chunk := list(islice(remaining, batch)):
+            yield from zip(chunk, self.outputs([study for study, _ in chunk]), strict=True)
+
+    def outputs(self, studies: Iterable[Study]) -> list[Output]:
+        """What the network says of each study, read in one batch; raises ExpertError."""
+        inputs = [prepare(self.config, study) for study in studies]
+        return [self.read(*pair) for pair in zip(inputs, self._forward(inputs), strict=True)] if inputs else []
+
+    def _forward(self, inputs: list[Input]) -> Tensor:
+        """The network's logits on the CPU, (study, label, …)."""
+        pixels = torch.stack([torch.from_numpy(seen.pixels) for seen in inputs])
+        pixels = pixels.squeeze(2) if self.config.size[0] == 1 else pixels
+        layout = torch.channels_last if pixels.ndim == 4 else torch.channels_last_3d
+        with torch.inference_mode():
+            answer: Tensor = self.network(pixels.to(self.device).contiguous(memory_format=layout))
+        return answer.float().cpu()
+
+    @abstractmethod
+    def read(self, seen: Input, logits: Tensor) -> Output:
+        """The network's answer to one study in the terms of the kind."""
+
+    @abstractmethod
+    def finding(self, label: str, output: Output, by: Origin) -> Finding:
+        """What is said of one label."""
+
+
+def card_of(config: ExpertConfig, network: nn.Module, digests: Sequence[str]) -> ExpertCard:
+    """The card of a network trained on studies with these digests, as yet without version and performance."""
+    slices, rows, columns = config.size
+    channels = "the first channel" if "*" in config.channels else f"channels {', '.join(config.channels)}"
+    limits = [f"{key} {' or '.join(values)}" for key, values in config.meta.items()]
+    volume = (
+        f"a volume, read at {slices} x {rows} x {columns}" if slices > 1 else f"one slice, read at {rows} x {columns}"
+    )
+    size = sum(weights.numel() for weights in network.parameters())
+    return ExpertCard(
+        name=config.name,
+        version="",
+        task=config.task,
+        summary=f"{config.kind} in {'3-D' if slices > 1 else '2-D'} by a MONAI network of {size / 1e6:.2f} M weights",
+        modalities=config.modalities,
+        arguments=config.arguments,
+        accepts="; ".join((", ".join(config.modalities), *limits, channels, volume)),
+        licence=config.licence,
+        data=f"{len(digests)} studies, digest {digest_of(digests)}",
+    )
+
+
+def digest_of(digests: Iterable[str]) -> str:
+    """The first 12 digits of the SHA-256 over the digests of studies, whatever their order."""
+    return sha256("\n".join(sorted(digests)).encode()).hexdigest()[:12]
+
+
+def save(
+    folder: Path, config: ExpertConfig, calibrations: Mapping[str, Calibration], network: nn.Module, card: ExpertCard
+) -> ExpertCard:
+    """Write config.json, calibration.json, weights.safetensors and card.json; returns the card with its version.
+
+    The version is the first 12 digits of a SHA-256 over the other three files: whatever changes an answer changes it.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors")
+    _write(folder / "config.json", config.model_dump(mode="json"))
+    _write(folder / "calibration.json", {label: to_json(item) for label, item in calibrations.items()})
+    card = replace(card, version=_version(folder))
+    _write(folder / "card.json", to_json(card))
+    return card
+
+
+def load(folder: Path | None, kind: str) -> tuple[ExpertConfig, dict[str, Calibration], dict[str, Tensor], ExpertCard]:
+    """Read what `save` wrote; raises ModelError where files are missing, damaged or do not belong together."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if folder is None:
+        raise ModelError(f"a {kind} expert without a folder", "the folder that its training wrote")
+    try:
+        config = parse(ExpertConfig, json.loads((folder / "config.json").read_text()))
+        calibrations = {
+            label: from_json(Calibration, item)
+            for label, item in json.loads((folder / "calibration.json").read_text()).items()
+        }
+        card = from_json(ExpertCard, json.loads((folder / "card.json").read_text()))
+        weights = load_file(folder / "weights.safetensors")
+        version = _version(folder)
+    except (OSError, ValueError, ConfigError, InputError, SafetensorError) as error:
+        raise ModelError(f"the folder of a {kind} expert cannot be read: {error}", remedy="Train it again.") from error
+    if config.kind != kind or card.version != version or set(calibrations) != set(config.labels):
+        raise ModelError(
+            f"the files of {card.name} do not belong together", "those that one training wrote", "Train it again."
+        )
+    return config, calibrations, weights, card
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> nn.Module:
+    """The network with these weights; raises ModelError where they do not fit."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(f"the weights of {name} do not fit its recipe", remedy="Train it again.") from error
+    return network
+
+
+def _version(folder: Path) -> str:
+    whole = sha256()
+    for name in ("config.json", "calibration.json", "weights.safetensors"):
+        whole.update((folder / name).read_bytes())
+    return whole.hexdigest()[:12]
+
+
+def _write(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=1) + "\n")

@@ -1,0 +1,140 @@
+"""The recipe of an expert: what it takes, what it answers, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from experts.measure import MEASURES
+from fovea.config import Config
+from fovea.errors import ConfigError
+from fovea.types import Code, Term
+from fovea.verbal import words
+
+
+class RuleConfig(Config):
+    """A label that no network draws: it is present when a measure of another label exceeds a limit."""
+
+    measure: str
+    """The name under which the measure is found, such as cardiothoracic_ratio."""
+    of: str
+    """The label whose mask is measured, such as heart."""
+    above: float
+    """Present above this value."""
+
+
+class LabelConfig(Config):
+    """What is said of one label."""
+
+    measures: tuple[str, ...] = ()
+    """Names from `experts.measure.MEASURES`, such as count, area_cm2 or longest_diameter."""
+    location: Literal["", "side", "quadrant"] = ""
+    """How the place is told: the patient's side, or the quarter of the scene that holds most of it."""
+    smallest: int = Field(default=1, ge=1)
+    """Pieces of fewer network pixels are dropped."""
+    rule: RuleConfig | None = None
+    """For a label that follows from a measure."""
+    code: Code | None = None
+    """Its concept; taken from the vocabulary or from the training findings where it is left out."""
+
+    @model_validator(mode="after")
+    def _known(self) -> LabelConfig:
+        named = (*self.measures, *([self.rule.measure] if self.rule else ()))
+        unknown = [name for name in named if name not in MEASURES]
+        if unknown:
+            raise ValueError(f"no measure {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+        return self
+
+
+class TrainingConfig(Config):
+    """How long and with what a network is trained."""
+
+    steps: int = Field(default=240, ge=1)
+    """Updates of the weights."""
+    batch: int = Field(default=16, ge=1)
+    """Studies per update."""
+    rate: float = Field(default=4e-3, gt=0)
+    """Highest learning rate of the one-cycle schedule."""
+    width: int = Field(default=16, ge=4)
+    """Channels of the first level; the levels below have more."""
+    crop: int = Field(default=0, ge=0, multiple_of=32)
+    """Side of the part of a picture that one update shows, in pixels; 0 is the whole. Parts cost less where what is
+    sought can be told without the rest: things seen from above, not the left lung."""
+    turns: bool = False
+    """Whether mirrored and quarter-turned pictures are as likely: true of scenes from above, not of patients."""
+
+
+class ExpertConfig(Config):
+    """One expert."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    """What calls name it by."""
+    kind: str = "segmentation"
+    """The entry point in `fovea.experts` that trains and opens it."""
+    task: str
+    """One line for the prompt: what it is good for."""
+    modalities: tuple[str, ...]
+    """Modalities it takes, such as DX, CT or optical."""
+    channels: tuple[str, ...] = ("*",)
+    """Names of the channels it reads, in order; "*" is the first one, whatever its name."""
+    meta: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Values that a study's `meta` may have, where it has the key: `{view: [PA, AP]}`."""
+    size: tuple[int, int, int] = (1, 256, 256)
+    """Slices, rows and columns of the network's input; more than one slice makes the network 3-D."""
+    low: float | None = None
+    """The value that the network sees as 0; left out, the 1st percentile of each image."""
+    high: float | None = None
+    """The value that the network sees as 1; left out, the 99th percentile of each image."""
+    labels: dict[str, LabelConfig]
+    """What it answers, in order."""
+    midline: tuple[str, str] | None = None
+    """The paired labels between which the patient's midline lies, such as the two lungs; else the body's centre."""
+    licence: str = "Apache-2.0"
+    """Licence of the weights."""
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExpertConfig:
+        drawn = self.drawn
+        needed = {config.rule.of for config in self.labels.values() if config.rule} | set(self.midline or ())
+        if needed - set(drawn):
+            raise ValueError(f"{', '.join(sorted(needed - set(drawn)))} must be among the labels without a rule")
+        if not drawn or "all" in self.labels:
+            raise ValueError("labels must hold one without a rule, and none named 'all'")
+        if (self.low is None) != (self.high is None) or (self.low is not None and self.low >= (self.high or 0.0)):
+            raise ValueError("low and high: both or neither, low below high")
+        if any(n % 32 for n in self.size[1:]) or (self.size[0] > 1 and self.size[0] % 8):
+            raise ValueError(f"size {self.size}: rows and columns in multiples of 32, slices 1 or a multiple of 8")
+        return self
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The labels that the network itself answers, in order."""
+        return tuple(label for label, config in self.labels.items() if config.rule is None)
+
+    @property
+    def arguments(self) -> dict[str, tuple[str, ...]]:
+        """Each label for itself, and all of them."""
+        return {label: (label,) for label in self.labels} | {"all": tuple(self.labels)}
+
+    def coded(self, vocabulary: Iterable[Term]) -> ExpertConfig:
+        """The same with the codes of a vocabulary; raises ConfigError for a label that it does not hold."""
+        codes = {term.label: term.code for term in vocabulary}
+        unknown = [label for label, config in self.labels.items() if config.code is None and label not in codes]
+        if unknown:
+            raise ConfigError(f"{self.name} has labels {unknown}", f"labels of the vocabulary: {', '.join(codes)}")
+        return self.coded_by(codes)
+
+    def coded_by(self, codes: Mapping[str, Code]) -> ExpertConfig:
+        """The same with codes for labels that have none."""
+        labels = {
+            label: config.model_copy(update={"code": config.code or codes.get(label)})
+            for label, config in self.labels.items()
+        }
+        return self.model_copy(update={"labels": labels})
+
+    def code(self, label: str) -> Code:
+        """The concept of a label; our own table's where none is known."""
+        return self.labels[label].code or Code("99FOVEA", label, words(label))

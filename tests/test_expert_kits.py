@@ -1,0 +1,91 @@
+"""Every expert of the built-in recipes keeps the contract, after a few steps of training on studies made here."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from curriculum.recipe import Recipe
+from experts.settings import ExpertConfig
+from fovea import config, registry
+from fovea.testing import ExpertContract
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+@cache
+def recipe(domain: str) -> Recipe:
+    return config.load(Recipe, CONFIGS / f"{domain}.yaml")
+
+
+def small(expert: ExpertConfig) -> ExpertConfig:
+    training = expert.training.model_copy(update={"steps": 3, "batch": 2, "width": 4})
+    return expert.model_copy(update={"training": training})
+
+
+class Trained(ExpertContract):
+    """An expert of a recipe, made small: `recipe` names the domain, `expert_name` the expert."""
+
+    domain_name: ClassVar[str]
+    expert_name: ClassVar[str]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def studies(cls, tmp_path_factory):
+        """Studies that the expert takes, with their truth."""
+        domain = registry.domain(cls.domain_name)
+        folder = tmp_path_factory.mktemp(cls.expert_name)
+        wanted = next(e for e in recipe(cls.domain_name).experts if e.name == cls.expert_name)
+        samples = domain.synth(folder, 12, seed=5)
+        pairs = [(domain.load(folder / sample.path), sample.facts) for sample in samples]
+        return [pair for pair in pairs if pair[0].modality in wanted.modalities]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def expert(cls, studies, tmp_path_factory):
+        wanted = next(e for e in recipe(cls.domain_name).experts if e.name == cls.expert_name)
+        kind, folder = registry.expert_kind(wanted.kind), tmp_path_factory.mktemp("weights")
+        coded = small(wanted).coded(registry.domain(cls.domain_name).vocabulary)
+        half = len(studies) // 2
+        kind.train(coded, studies[:half], studies[half:], folder, 0)
+        return kind.open(folder)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def study(cls, studies):
+        return studies[-1][0]
+
+    def test_labels_are_those_of_the_recipe(self, expert):
+        wanted = next(e for e in recipe(self.domain_name).experts if e.name == self.expert_name)
+        assert set(expert.card.labels) == set(wanted.labels)
+        codes = {term.label: term.code for term in registry.domain(self.domain_name).vocabulary}
+        assert all(label in codes for label in expert.card.labels)
+
+
+class TestChestSegmentation(Trained):
+    domain_name, expert_name = "radiology", "chest_segmentation"
+
+
+class TestChestClassification(Trained):
+    domain_name, expert_name = "radiology", "chest_classification"
+
+
+class TestTorsoSegmentation(Trained):
+    domain_name, expert_name = "radiology", "torso_segmentation"
+
+
+class TestLandCoverSegmentation(Trained):
+    domain_name, expert_name = "remote_sensing", "land_cover_segmentation"
+
+
+class TestObjectSegmentation(Trained):
+    domain_name, expert_name = "remote_sensing", "object_segmentation"
+
+
+@pytest.mark.parametrize("domain", ["radiology", "remote_sensing"])
+def test_no_expert_of_a_recipe_is_left_out(domain):
+    tested = {kit.expert_name for kit in Trained.__subclasses__() if kit.domain_name == domain}
+    assert {expert.name for expert in recipe(domain).experts} == tested
