@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 export PYTHON
+export PYTHONDONTWRITEBYTECODE :=  # without a cache every process would compile all that it imports again
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help

@@ -67,11 +67,13 @@ def options(
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    configs: Annotated[Path | None, typer.Option(help="Folder with the two recipes.", show_default="configs")] = None,
+) -> None:
     """Train, examine and report in both domains, under demo/."""
     from apps.demo import run_demo
 
-    run_demo()
+    run_demo(configs)
 
 
 @app.command("app")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 import psutil
 import typer
@@ -22,8 +23,10 @@ import typer
 from fovea import registry
 from fovea.errors import ConfigError, FoveaError
 
+if TYPE_CHECKING:
+    from curriculum.recipe import Recipe
+
 DOMAINS = ("radiology", "remote_sensing")
-OUT = Path("demo")
 _TAIL, _SAMPLES = 15, 6
 
 
@@ -49,35 +52,44 @@ class Outcome:
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
 
 
-def run_demo(configs: Path | None = None, out: Path = OUT) -> None:
+def run_demo(configs: Path | None = None) -> None:
     """Train, examine and report in both domains at once, one thread each; what is complete is reused.
 
-    Raises DemoError when a part fails.
+    `configs` holds a recipe a domain. Raises DemoError when a part fails.
     """
-    started = time.monotonic()
-    folder = configs or _configs()
-    with Peak() as peak:
-        run_jobs([_fovea(name, "train", str(folder / f"{name}.yaml"), "--resume") for name in DOMAINS])
-        for name in DOMAINS:
-            typer.echo(f"\n{name}: share of right answers on held-out studies, with 95 % interval")
-            print_evaluation(out / name / "evaluation.csv")
-            copy_samples(folder / f"{name}.yaml", out / name / "samples")
-        typer.echo()
-        run_jobs([_fovea(name, "report", str(out / name), str(out / name / "samples"),
-                         "--out", str(out / name / "reports")) for name in DOMAINS])  # fmt: skip
-    typer.echo(f"\n{time.monotonic() - started:.0f} s, at most {peak.bytes / 2**30:.1f} GiB\n\nTo look at:")
-    for name in DOMAINS:
-        typer.echo(f"  {out / name / 'reports' / 'index.html'}")
-    typer.echo("  fovea app")
-
-
-def copy_samples(config: Path, folder: Path, n: int = _SAMPLES) -> None:
-    """Put a few held-out studies of a finished run where the viewer finds them, all modalities in turn."""
-    from curriculum.data.corpus import prepare
     from curriculum.recipe import Recipe
+    from curriculum.tracking import ensure
     from fovea.config import load
 
-    recipe = load(Recipe, config)
+    started = time.monotonic()
+    folder = configs or _configs()
+    files = {name: folder / f"{name}.yaml" for name in DOMAINS}
+    recipes = {name: load(Recipe, file) for name, file in files.items()}
+    runs = {name: recipe.out for name, recipe in recipes.items()}
+    with Peak() as peak:
+        for recipe in recipes.values():
+            ensure(recipe)
+        run_jobs([_fovea(name, "train", str(file), "--resume") for name, file in files.items()])
+        for name, out in runs.items():
+            typer.echo(f"\n{name}: right answers on held-out studies in percent, with 95 % interval")
+            print_evaluation(out / "evaluation.csv")
+            copy_samples(recipes[name], out / "samples")
+        typer.echo()
+        run_jobs([_fovea(name, *_report(out)) for name, out in runs.items()])
+    typer.echo(f"\n{time.monotonic() - started:.0f} s, at most {peak.bytes / 2**30:.1f} GiB\n\nTo look at:")
+    for out in runs.values():
+        typer.echo(f"  {out / 'reports' / 'index.html'}")
+    typer.echo(f"  fovea app --demo {next(iter(runs.values())).parent}")
+
+
+def _report(out: Path) -> tuple[str, ...]:
+    return "report", str(out), str(out / "samples"), "--out", str(out / "reports")
+
+
+def copy_samples(recipe: Recipe, folder: Path, n: int = _SAMPLES) -> None:
+    """Put a few held-out studies of a finished run where the viewer finds them, all modalities in turn."""
+    from curriculum.data.corpus import prepare
+
     held_out = prepare(recipe, registry.domain(recipe.domain)).split("test")
     groups = [[item for item in held_out if item.modality == m] for m in sorted({i.modality for i in held_out})]
     mixed = [item for row in zip_longest(*groups) for item in row if item is not None]
@@ -124,7 +136,7 @@ def run_jobs(jobs: Sequence[Job], environment: Mapping[str, str] | None = None) 
     finally:
         for child in children:
             if child.poll() is None:
-                pass
+                child.terminate()
             child.wait()
     failed = [outcome for outcome in outcomes if outcome.code]
     for outcome in failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ SUPPORT: Mapping[Support, str] = {
 """What stands behind a sentence, in the words of its badge."""
 
 _UNITS = {"1": "", "deg": "°", "m2": " m²", "cm2": " cm²", "mm2": " mm²", "km2": " km²"}
+_SQUARE = re.compile(r"(?<=\d )([cmk]?m)2\b")
 
 
 def chance(score: float) -> str:
@@ -39,6 +41,11 @@ def quantity(measure: Measure) -> str:
     unit = _UNITS.get(measure.unit, f" {measure.unit}")
     spread = f" ± {number(measure.uncertainty)}" if measure.uncertainty else ""
     return f"{number(measure.value)}{spread}{unit}"
+
+
+def typeset(text: str) -> str:
+    """A sentence of the model with its square units as they are printed: "23 cm2" → "23 cm²"."""
+    return _SQUARE.sub(r"\1²", text)
 
 
 def measures(finding: Finding) -> str:

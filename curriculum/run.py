@@ -153,7 +153,8 @@ def model_card(shop: Workshop, table: str) -> str:
     return (
         f"# fovea-{shop.recipe.domain}\n\nA draft-writing model for {shop.recipe.domain.replace('_', ' ')}. "
         "Research use; not a medical device.\n\n"
-        f"- Data: {shop.recipe.data.source}, {sizes} studies, split by patient or place, digest {shop.corpus.digest[:16]}\n"
+        f"- Data: {shop.recipe.data.source}, {sizes} studies, split by patient or place, "
+        f"digest {shop.corpus.digest[:16]}\n"
         f"- Licence: Apache-2.0\n\n## Experts\n\n{experts}\n\n## Evaluation on held-out studies\n\n```\n{table}```\n"
     )
 

@@ -14,7 +14,7 @@ from models.vlm.model import VisionLanguageConfig, VisionLanguageModel
 
 
 def train(shop: Workshop, resume: bool) -> Path:
-    """Train on captions, and on text to be repeated; the tower is stage 1's unless the recipe names another."""
+    """Train on captions, and on findings to be read; the tower is stage 1's unless the recipe names another."""
     config, _ = shop.recipe.stage(2)
     torch.manual_seed(shop.recipe.seed)
     recipe = shop.recipe

@@ -12,7 +12,7 @@ from models.vlm.model import VisionLanguageModel
 
 
 def train(shop: Workshop, resume: bool) -> Path:
-    """Train stage 2's model with a frozen tower; captions and texts to be repeated are replayed."""
+    """Train stage 2's model with a frozen tower; findings to be read are replayed."""
     config, _ = shop.recipe.stage(3)
     model = VisionLanguageModel.open(shop.folder(2) / "model")
     features = FeatureCache(shop.recipe.out / "features", model)

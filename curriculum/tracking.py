@@ -71,8 +71,10 @@ class Tracker:
         """A child run with its settings and system metrics; a failure marks it as failed."""
         mlflow = _mlflow()
         with (
-            mlflow.start_run(run_id=self.parent),
-            mlflow.start_run(run_name=name, nested=True, log_system_metrics=True),
+            mlflow.start_run(run_id=self.parent) as parent,
+            mlflow.start_run(
+                run_name=name, experiment_id=parent.info.experiment_id, nested=True, log_system_metrics=True
+            ),
         ):
             mlflow.log_params({key: str(value)[:500] for key, value in settings.items()})
             try:
@@ -152,24 +154,25 @@ def served() -> None:
     """Tell MLflow which model `served.py` is: questions about files, answered by the assistant logged with it."""
     mlflow = _mlflow()
 
-    class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
-        assistant: Assistant
-
-        def load_context(self, context: Any) -> None:
-            from curriculum.assistant import Assistant
-
-            self.assistant = Assistant.open(context.artifacts["model"])
-
-        # Without annotations: MLflow would take them for a schema.
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG002
-            assistant = self.assistant
-            return [
-                assistant.ask(assistant.domain.load(Path(row.path)), row.question).text
-                for row in model_input.itertuples()
-            ]
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*type hint.*", category=UserWarning)
+
+        class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+            assistant: Assistant
+
+            def load_context(self, context: Any) -> None:
+                from curriculum.assistant import Assistant
+
+                self.assistant = Assistant.open(context.artifacts["model"])
+
+            # Without annotations: MLflow would take them for a schema.
+            def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG002
+                assistant = self.assistant
+                return [
+                    assistant.ask(assistant.domain.load(Path(row.path)), row.question).text
+                    for row in model_input.itertuples()
+                ]
+
         mlflow.models.set_model(Served())
 
 

@@ -90,7 +90,7 @@ class Workshop:
         return load_tokenizer(folder)
 
     def _texts(self) -> list[str]:
-        texts = [ALONE, DESCRIBE, DOUBT, FAILED, UNMEASURED, "Experts:\n", "Repeat:\n"] * 5
+        texts = [ALONE, DESCRIBE, DOUBT, FAILED, UNMEASURED, "Experts:\n"] * 5
         rng = Random(self.recipe.seed)
         texts += [describe_card(card) for card in self.cards] * 20
         for item in self.corpus.split("train"):

@@ -41,6 +41,7 @@ def steps(grid: Grid, points: Matrix) -> Matrix:
     return out
 
 
+@lru_cache(maxsize=8)
 def pixel_areas(grid: Grid) -> Matrix:
     """The area of a pixel in each row, (rows,): m2 for a CRS, mm2 for a patient, 1 without a frame.
 

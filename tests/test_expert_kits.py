@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
@@ -45,18 +46,38 @@ class Trained(ExpertContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def expert(cls, studies, tmp_path_factory):
+    def folder(cls, studies, tmp_path_factory):
+        """Where the trained expert lies."""
         wanted = next(e for e in recipe(cls.domain_name).experts if e.name == cls.expert_name)
         kind, folder = registry.expert_kind(wanted.kind), tmp_path_factory.mktemp("weights")
         coded = small(wanted).coded(registry.domain(cls.domain_name).vocabulary)
         half = len(studies) // 2
         kind.train(coded, studies[:half], studies[half:], folder, 0)
-        return kind.open(folder)
+        return folder
+
+    @pytest.fixture(scope="class", params=["as calibrated", "eager"])
+    @classmethod
+    def expert(cls, folder, request):
+        """The expert, and one that calls everything present, for that is what so little training seldom does."""
+        wanted = next(e for e in recipe(cls.domain_name).experts if e.name == cls.expert_name)
+        expert = registry.expert_kind(wanted.kind).open(folder)
+        if request.param == "eager":
+            expert.calibrations = {k: replace(c, threshold=0.0, cut=0.0) for k, c in expert.calibrations.items()}
+        return expert
 
     @pytest.fixture(scope="class")
     @classmethod
     def study(cls, studies):
         return studies[-1][0]
+
+    def test_an_eager_expert_shows_and_measures(self, expert, study, request):
+        if "eager" in request.node.callspec.id:
+            wanted = next(e for e in recipe(self.domain_name).experts if e.name == self.expert_name)
+            for finding in expert.run(study, "all"):
+                if not wanted.labels[finding.label].rule:
+                    assert finding.present
+                    assert len(finding.measures) >= bool(wanted.labels[finding.label].measures)
+                    assert (finding.region is not None) == (wanted.kind == "segmentation")
 
     def test_labels_are_those_of_the_recipe(self, expert):
         wanted = next(e for e in recipe(self.domain_name).experts if e.name == self.expert_name)

@@ -6,6 +6,8 @@ import random
 
 import pytest
 import torch
+from tiny import CLIP, DECODERS, tiny_model
+
 from curriculum.parts.fit import fit
 from curriculum.parts.muon import orthogonal
 from curriculum.parts.packing import collate, encode, pack
@@ -13,10 +15,11 @@ from curriculum.parts.schedule import phase_at, rate
 from curriculum.recipe import DEFAULTS, Phase, Recipe, StageConfig
 from fovea.errors import ConfigError, ModelError
 from fovea.types import Message, Part, Record
-from tiny import CLIP, DECODERS, tiny_model
+
+BOTH = (Phase(train=("connector", "decoder")),)
 
 
-def settings(steps=6, optimizer="muon", phases=(Phase(train=("connector", "decoder")),), **more):
+def settings(steps=6, optimizer="muon", phases=BOTH, **more):
     return DEFAULTS.model_copy(
         update={"steps": steps, "optimizer": optimizer, "phases": phases, "checkpoint": 2, **more}
     )

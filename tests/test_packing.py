@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import tiny_model
+
 from curriculum.parts.packing import collate, encode, pack
 from fovea.errors import InputError
 from fovea.types import Message, Part, Record
-from tiny import tiny_model
 
 
 def record(name: str, question: str, answer: str, overlay: bool = False) -> Record:

@@ -180,7 +180,8 @@ def test_the_page_holds_the_report_and_needs_nothing_else(tmp_path: Path, kind: 
     study = _study(tmp_path, kind)
     page = study_page(toys.Toy(), toys.Oracle().report(study))
     for text in ("Draft, not reviewed. Not for clinical use.", "supported by expert", "model only", "expert failed",
-                 "contradicted by expert", "23.1 ± 1.2 cm²", "about 9 in 10", "toy_segmentation@1.2.0", study.digest,
+                 "contradicted by expert", "23.1 ± 1.2 cm²", "effusion of 23.1 cm².",
+                 "about 9 in 10", "toy_segmentation@1.2.0", study.digest,
                  "needs a frontal view", "Looked for and not found", "toy 1"):  # fmt: skip
         assert text in page, text
     assert "&lt;b&gt;intact&lt;/b&gt;" in page

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from models.clip.model import ContrastiveModel
 from models.text.tokenizer import train_tokenizer
 from models.vlm.model import VisionLanguageConfig, VisionLanguageModel

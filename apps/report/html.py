@@ -134,6 +134,7 @@ def _environment() -> Environment:
         "words": words,
         "chance": wording.chance,
         "quantity": wording.quantity,
+        "typeset": wording.typeset,
         "oneline": wording.one_line,
         "support": lambda sentence: wording.SUPPORT[sentence.support],
     }

@@ -29,7 +29,7 @@ h1 {font-size: 1.35rem !important; line-height: 1.3 !important; font-weight: 650
 [data-testid="stCaptionContainer"] p {margin: 0}
 [data-testid="stImage"], [data-testid="stImageContainer"] {background: #0b0e12; border-radius: 4px; width: 100%}
 [data-testid="stImageContainer"] {display: flex; justify-content: center}
-[data-testid="stImageContainer"] img {width: auto !important; max-width: 100%; max-height: 68vh}
+[data-testid="stImageContainer"] img {width: auto !important; max-width: 100%; max-height: 62vh}
 [data-testid="stVerticalBlock"] {gap: .6rem}
 .fovea-draft {background: #fdf1dc; color: #7a4a00; border-left: 3px solid #c98a1b; padding: 3px 10px; font-size: 12.5px}
 </style>"""

@@ -12,7 +12,7 @@ from curriculum.prompts import DESCRIBE, DOUBT, FAILED, UNMEASURED, ask, opening
 from curriculum.recipe import Dialogues
 from fovea.contracts import Domain
 from fovea.types import MEASURING, Call, Code, ExpertCard, Facts, Finding, Message, Origin, Part, Question, Record
-from fovea.verbal import call_text, describe_call
+from fovea.verbal import call_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,21 +26,26 @@ class Writer:
     shares: Dialogues = field(default_factory=Dialogues)
 
     def captions(self, item: Item, rng: Random, n: int) -> list[Record]:
-        """Stage 2: the picture and a text for it, and as many texts to be read and repeated."""
+        """Stage 2: texts for the picture, and as many questions about findings to be read without one."""
         first = ask(opening(item.description, ()), DESCRIBE)
         pairs = [
             self._record(item, "caption", (*first, say(self.domain.caption(item.study, item.facts, rng))))
             for _ in range(max(1, n // 2))
         ]
-        return pairs + [self.reading(item, rng) for _ in range(n - len(pairs))]
+        return pairs + self._readings(rng, n - len(pairs))
 
-    def reading(self, item: Item, rng: Random) -> Record:
-        """Text alone: findings of some study, to be repeated word for word, which teaches to copy what was read."""
+    def _readings(self, rng: Random, n: int) -> list[Record]:
+        """Text alone: a question, the true findings of some study, and the answer that they give."""
         other = self.studies[rng.choice(list(self.studies))]
-        chosen = rng.sample(other.facts.findings, min(len(other.facts.findings), rng.randint(1, 2)))
-        text = describe_call(Call("", "", tuple(replace(f, score=round(rng.random(), 2)) for f in chosen)))
-        messages = (Message("user", (Part("Repeat:\n" + text),)), say(text))
-        return replace(self._record(item, "reading", messages), images=())
+        records = []
+        for question in draw(self.domain.questions(other.study, other.facts, rng), rng, n):
+            labels = [question.label] if question.label else sorted(other.facts.assessed)
+            found = tuple(_surely(other.facts.finding(label) or _absent(label), rng) for label in labels)
+            shown = results([Call("expert", "all", found)], None)
+            reply = self.domain.answer(question, other.facts)
+            messages = (Message("user", (Part(question.text),)), shown, say(reply.text))
+            records.append(replace(self._record(other, "reading", messages), images=()))
+        return records
 
     def instructions(self, item: Item, rng: Random, n: int) -> list[Record]:
         """Stage 3: questions about the picture alone."""
@@ -49,7 +54,7 @@ class Writer:
         for question in self._questions(item, rng, n):
             reply = self.domain.answer(question, item.facts)
             records.append(self._record(item, question.kind, (*ask(first, question.text), say(reply.text))))
-        return records
+        return records + self._readings(rng, max(1, n // 4))
 
     def consultations(self, item: Item, rng: Random, n: int) -> list[Record]:
         """Stage 4: the same questions with experts on offer; some dialogues of the study have none."""
@@ -104,6 +109,7 @@ class Writer:
             return [_falsified(call, rng) for call in own], f"{DOUBT} {alone}", key
         if rng.random() < shares.truth:
             true = [oracle(item.facts, call, self.cards) for call in calls]
+            true = [replace(call, findings=tuple(_surely(f, rng) for f in call.findings)) for call in true]
             return true, truth, key.replace("overlay", "truth", 1)
         if any(call.failure for call in own):
             return own, f"{FAILED} {alone}", ""
@@ -157,6 +163,12 @@ def _falsified(call: Call, rng: Random) -> Call:
     )
     turned = replace(finding, location=other, measures=measures) if finding.present else replace(finding, present=True)
     return replace(call, findings=(*call.findings[:at], turned, *call.findings[at + 1 :]))
+
+
+def _surely(finding: Finding, rng: Random) -> Finding:
+    """The finding with a score such as experts give, so that the truth is not known by its perfect score."""
+    doubt = min(0.45, rng.expovariate(8))
+    return replace(finding, score=1 - doubt if finding.present else doubt)
 
 
 def _absent(label: str) -> Finding:

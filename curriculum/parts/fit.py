@@ -91,7 +91,7 @@ def _plain(optimizer: Any) -> torch.optim.Optimizer:
 
 
 def _optimizers(model: nn.Module, config: StageConfig) -> list[torch.optim.Optimizer]:
-    """AdamW with decay on matrices only; with `muon`, hidden matrices of transformers go to Muon (Jordan et al. 2024)."""
+    """AdamW with decay on matrices only; with `muon`, the hidden matrices of transformers go to Muon."""
     lr, decay = config.lr or 0.0, config.weight_decay or 0.0
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     hidden = [

@@ -20,7 +20,7 @@ _UNCUT = 1e6
 _FAR = 1e9
 _CHUNK = 1 << 16  # pixels at a time, to stay in the cache
 _LONG = 1e-9  # a cylinder is an ellipsoid this flat along its axis: keeps the quadratic solvable end-on
-_SIZES = np.array([16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024, 2048])
+_SIZES = np.array([24, 32, 48, 64, 96, 128, 192, 256, 512, 1024, 2048])
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,7 +354,7 @@ class Shadows:
         return middle, half, hit, inner
 
     def cut(self, rows: Any, columns: Any, height: int, width: int) -> tuple[Floats, Floats]:
-        """Depths relative to the centre's at which rays pass the two end planes."""
+        """Depths relative to the centre's at which rays pass the two end planes, as if they were parallel there."""
         x, z = self.offsets(rows, columns, height, width)
         n = (self.normal / self.steep[..., None]).astype(np.float32)[..., None, None]
         limit = (self.offset / self.steep).astype(np.float32)[..., None, None]

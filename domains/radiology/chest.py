@@ -111,7 +111,7 @@ def upright(patient: Patient, plan: Plan, body: Generator, rng: Generator) -> Ch
     for side, extent in plan.effusion.items():
         center = [side * (across - rng.uniform(8, 30)), -12, tops[side] + 260 + (-32 + 125 * extent) * size]
         bowl[side] = ellipsoids(center, np.array([rng.uniform(140, 190), rng.uniform(170, 220), 260]) * (size, size, 1))
-    remaining = {side: 0.93 - 0.32 * extent for side, extent in plan.pneumothorax.items()}
+    remaining = {side: 0.965 - 0.34 * extent for side, extent in plan.pneumothorax.items()}
     remnant = {side: chest.collapsed(side, factor) for side, factor in remaining.items()}
     return replace(chest, bowl=bowl, remnant=remnant, remaining=remaining)
 

@@ -72,10 +72,15 @@ def smooth(points: ArrayLike, n: int) -> Matrix:
     return np.asarray(start * (1 + bend) - stop * bend + leave * t * (1 - t) ** 2 - arrive * t * t * (1 - t))
 
 
-def bones(patient: Patient, lung: Mapping[int, tuple[Matrix, Matrix, Matrix]], rng: Generator) -> list[Layer]:
-    """Ribs, clavicles, spine, shoulder blades and arms around lungs given by centre, half-axes and rotation."""
+def ribs(patient: Patient, lung: Mapping[int, tuple[Matrix, Matrix, Matrix]], rng: Generator) -> Layer:
+    """Ribs around lungs given by centre, half-axes and rotation, and the clavicles."""
+    slender = _ribs(lung, patient.size, rng) + _clavicles(patient.size, rng)
+    return Layer(slender, _CORTEX * patient.bone, 0.76, 0.75)
+
+
+def bones(patient: Patient, rng: Generator) -> list[Layer]:
+    """Spine, shoulder blades and arms: broad and faint."""
     size, density = patient.size, patient.bone
-    long = _ribs(lung, size, rng) + _clavicles(size, rng)
     z = np.arange(-11, 9) * 24.0 * size + rng.uniform(-12, 12)
     level = np.zeros((len(z), 3))
     level[:, 2], level[:, 1] = z, 62 * size + 10 * np.cos(z / 90)
@@ -90,7 +95,6 @@ def bones(patient: Patient, lung: Mapping[int, tuple[Matrix, Matrix, Matrix]], r
     ]  # fmt: skip
     heads = ellipsoids([[s * 172 * size, 10, 112 * size] for s in SIDES], [[24 * size] * 3])
     return [
-        Layer(long, _CORTEX * density, 0.76, 0.75),
         Layer(body, _MARROW * 0.8 * density),
         Layer(joined([process, *pedicles]), _MARROW * density),
         Layer(joined([*blades, heads]), _MARROW * density, 0.9, 0.5),
@@ -143,7 +147,7 @@ def vessels(lung: Solids, side: int, spacing: float, rng: Generator) -> tuple[So
     heading /= np.linalg.norm(heading, axis=1, keepdims=True)
     start = hilum + rng.normal(0, 6, (11, 3))
     radius = np.full(11, rng.uniform(3.6, 5.0))
-    length = 0.23 * axes[2]
+    length = 0.25 * axes[2]
     starts, stops, radii = [], [], []
     for _ in range(6):
         stop = start + heading * (length * rng.uniform(0.6, 1.35, (len(start), 1)))
@@ -157,7 +161,7 @@ def vessels(lung: Solids, side: int, spacing: float, rng: Generator) -> tuple[So
         heading /= np.linalg.norm(heading, axis=1, keepdims=True)
         start = np.concatenate([stop, stop])
         radius = np.concatenate([radius, radius]) * rng.uniform(0.68, 0.86, 2 * len(stop))
-        length *= 0.84
+        length *= 0.78
     radius = np.concatenate(radii)
     drawn = np.maximum(radius, 0.65 * spacing)
     solids = tubes(np.concatenate(starts), np.concatenate(stops), drawn[:, None])

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 
 from domains.radiology.anatomy import LEFT, RIGHT, SIDES, Patient, Truth, caliper, side_word
 from domains.radiology.beam import Beam, chain, ellipsoids, turn
 from domains.radiology.chest import Chest, Plan, upright, with_heart, worsened
 from domains.radiology.exposure import exposed, fractal, resized, toned
-from domains.radiology.structures import Layer, airways, bones, device, joined, marker, stacked, vessels
+from domains.radiology.structures import Layer, airways, bones, device, joined, marker, ribs, stacked, vessels
 from fovea.image import Matrix
 from fovea.types import Bools, Floats, Measure, Span
 
@@ -49,8 +49,10 @@ def radiograph(patient: Patient, body: Generator, rng: Generator) -> Radiograph:
     texture = fractal(rng, beam.shape, 0.75)
     chest = _hemithoraces(path, chest, pose, beam, texture, masks)
     nodules = _nodules(path, chest, plan.nodules, pose, beam, masks, rng)
-    inside = airways(patient.size, rng.uniform(7, 9)), *_gas(patient, chest, rng), _trees(chest, beam.spacing, rng)
-    path += _drawn(stacked([*bones(patient, chest.frames, body), *inside]), pose, beam)
+    sharp = ribs(patient, chest.frames, body), _trees(chest, beam.spacing, rng)
+    broad = *bones(patient, body), airways(patient.size, rng.uniform(7, 9)), *_gas(patient, chest, rng)
+    path += _drawn(stacked(sharp), pose, beam)
+    path += resized(_drawn(stacked(broad), pose, beam.coarse(2)), 2, beam.shape)
     if plan.device:
         parts = [_drawn(layer, pose, beam) for layer in device(plan.device, patient.size, depth, rng)]
         masks["support_device"] = np.any([part > 0 for part in parts], axis=0)
@@ -72,10 +74,10 @@ def _aimed(view: str, depth: float, rng: Generator) -> Beam:
 
 def _framed(beam: Beam, chest: Chest, rng: Generator) -> Beam:
     """The beam with a detector that holds both lungs: centring, format, and 384 to 512 pixels along most sides."""
-    low, high = beam.shadows(joined([*chest.lung.values()])).widths()
-    points = np.concatenate([solid.center for solid in (*chest.lung.values(), *chest.dome.values())])
-    rows = beam.project(points)[:, 0]
-    top, bottom = rows[:2].min() - 1.06 * chest.axes[2], rows[2:].max() - 40
+    lungs = beam.shadows(joined([*chest.lung.values()]))
+    low, high = lungs.widths()
+    top = (lungs.place - lungs.reach)[:, 0].min()
+    bottom = beam.project(np.concatenate([dome.center for dome in chest.dome.values()]))[:, 0].max() - 30
     margin = rng.uniform((10, 10, 12, 10), (60, 60, 60, 80))
     left, right, first, last = low.min() - margin[0], high.max() + margin[1], top - margin[2], bottom + margin[3]
     if rng.random() < 0.3:  # a square detector
@@ -151,7 +153,9 @@ def _hemithorax(chest: Chest, side: int, beam: Beam, texture: Floats) -> tuple[F
             air[window] -= (_SOFT - _LUNG) * seen * (kept.length - pleura.spans(strip, columns).length)
             air[window] += _SOFT * (dry - breath)
         air[window] += (_SOFT - density * (1 + 0.2 * texture[window])) * breath
-    return air, found
+    numbers, _ = label(found["lung"])
+    field = numbers == np.bincount(numbers.ravel())[1:].argmax() + 1  # without slivers beside the heart
+    return air, {name: mask & field for name, mask in found.items()}
 
 
 def _nodules(
@@ -316,12 +320,12 @@ def _truths(masks: Mapping[str, Bools], nodules: list[tuple[int, Bools]], spacin
     yield Truth("heart", masks["heart"], measures=(Measure("cardiothoracic_ratio", ratio, "1"),))
     if ratio > 0.5:
         yield Truth("cardiomegaly", None)
-    for label, name in (("pleural_effusion", "effusion"), ("pneumothorax", "pneumothorax")):
+    for found, name in (("pleural_effusion", "effusion"), ("pneumothorax", "pneumothorax")):
         shadows = {side: masks[f"{word} {name}"] for side, word in SIDES.items() if f"{word} {name}" in masks}
         if shadows:
             union = np.logical_or.reduce([*shadows.values()])
             area = float(union.sum()) * spacing**2 / 100
-            yield Truth(label, union, side_word(shadows), (Measure("area", area, "cm2"),))
+            yield Truth(found, union, side_word(shadows), (Measure("area", area, "cm2"),))
     if nodules:
         size = max((mask for _, mask in nodules), key=np.count_nonzero)
         measures = Measure("count", len(nodules), "1"), Measure("longest_diameter", caliper(size, spacing), "mm")
