@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ Model = Annotated[
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; an error of Fovea ends as one line on standard error and exit code 2."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it advises on kernels for other machines
     try:
         app(args=None if arguments is None else list(arguments), prog_name="fovea")
     except FoveaError as error:
@@ -84,7 +86,7 @@ def viewer(
     """Open the viewer in the browser; it listens on 127.0.0.1 only."""
     from apps.viewer.launch import launch
 
-    raise typer.Exit(launch(demo, port))
+    launch(demo, port)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curriculum.prompts import DOUBT, FAILED, ask, results, say
 from fovea.types import Answer, Call, ExpertCard, Finding, Message, Record, Sentence, Term
-from fovea.verbal import all_calls, named, number, read_calls
+from fovea.verbal import LOCATIONS, all_calls, named, number, read_calls
 from models.vlm.grammar import CallGrammar
 from models.vlm.model import Generated, Prompt, VisionLanguageModel
 
@@ -89,29 +89,32 @@ def _answer(question: str, out: Generated, calls: Sequence[Call], vocabulary: Se
     findings = [finding for call in calls for finding in call.findings]
     failed = any(call.failure for call in calls)
     parts = [part for part in re.split(r"(?<=[.!?])\s+", out.text) if part]
-    sentences = tuple(_sentence(part, findings, failed, vocabulary, DOUBT in out.text) for part in parts)
+    sentences = tuple(_sentence(part, findings, failed, vocabulary) for part in parts)
     return Answer(question, out.text, out.confidence, sentences, tuple(calls))
 
 
-def _sentence(
-    text: str, findings: Sequence[Finding], failed: bool, vocabulary: Sequence[Term], doubted: bool
-) -> Sentence:
+def _sentence(text: str, findings: Sequence[Finding], failed: bool, vocabulary: Sequence[Term]) -> Sentence:
     """Tie a sentence to the findings of the labels that it names.
 
-    It is contradicted when the model doubts them, when it gives a figure that none of them measured, or when it
-    affirms what they deny.
+    It is contradicted when it gives a figure or a place that none of them has, or affirms what they deny.
     """
     if text == FAILED:
         return Sentence(text, "failed")
+    if text == DOUBT:
+        return Sentence(text, "contradicted", tuple(range(len(findings))))
     labels = {label for label, _ in named(text.lower(), vocabulary)}
     evidence = tuple(i for i, finding in enumerate(findings) if finding.label in labels)
     if not evidence and len(findings) == 1:
         evidence = (0,)
     if not evidence:
         return Sentence(text, "failed" if failed else "model")
-    figures = set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\d])", text))
-    measured = {number(m.value) for i in evidence for m in findings[i].measures}
+    told = [findings[i] for i in evidence]
     denies = re.match(r"(no|there is no|there are no)\b", text.lower()) is not None
-    agrees = any(findings[i].present is not denies for i in evidence)
-    sound = agrees and not doubted and figures <= measured
+    figures = set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?!\d)", text))
+    places = set(re.findall(rf"(?<![\w-])(?:{'|'.join(LOCATIONS)})(?![\w-])", text.lower()))
+    sound = (
+        any(finding.present is not denies for finding in told)
+        and figures <= {number(m.value) for finding in told for m in finding.measures}
+        and places <= {finding.location for finding in told if finding.location}
+    )
     return Sentence(text, "expert" if sound else "contradicted", evidence)

@@ -29,6 +29,7 @@ def _mlflow(uri: str | None = None) -> Any:
     """MLflow, told to stay at home: no pickles, no telemetry."""
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -147,7 +148,7 @@ def download(reference: str) -> Path:
             "a registered model",
             "Set MLFLOW_TRACKING_URI, or give the model's folder.",
         ) from None
-    return place / "artifacts" / "model"
+    return place / "artifacts" / "assistant"
 
 
 def served() -> None:

@@ -1,0 +1,1 @@
+"""Networks that measure: trained here, opened from a folder, answering with findings in real units."""

@@ -118,14 +118,17 @@ def variation(config: TrainingConfig, generator: torch.Generator) -> Vary:
         return torch.rand(shape, generator=generator) * (high - low) + low
 
     def place(planes: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
-        """The middle and the half extent, of the whole picture's -1 to 1, of each part, (study, axis) in order x, y, z."""
+        """Middle (study, axis) and half extent (axis,) of each part, in order x, y, z, of a whole from -1 to 1."""
         whole = torch.tensor(planes.shape[:1:-1])
         extent = torch.tensor(size[::-1]) / whole
         middle = uniform(-1, 1, len(planes), len(size)) * (1 - extent)
         for study in torch.nonzero(uniform(0, 1, len(planes)) < 0.5)[:, 0].tolist():
-            shown = torch.nonzero(planes[study, 1:].any(0))
-            if len(shown):
-                pick = shown[int(torch.randint(len(shown), (1,), generator=generator))].flip(0)
+            shown = _unpack(planes[study : study + 1], 8 * (planes.shape[1] - 1))[0]
+            labels = torch.nonzero(shown.flatten(1).any(1))[:, 0]
+            if len(labels):
+                label = labels[torch.randint(len(labels), (1,), generator=generator)]
+                pixels = torch.nonzero(shown[label][0])
+                pick = pixels[int(torch.randint(len(pixels), (1,), generator=generator))].flip(0)
                 middle[study] = ((2 * pick + 1) / whole - 1).clamp(extent - 1, 1 - extent)
         return middle, extent
 

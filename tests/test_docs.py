@@ -16,6 +16,7 @@ import yaml
 from pages import Block, blocks, install, lay_out, pages
 
 from apps.cli import app
+from apps.wording import SUPPORT
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = pages(REPOSITORY)
@@ -100,6 +101,11 @@ def test_every_command_that_is_named_exists(page: Path) -> None:
         assert command in known, f"{page.name}: fovea {span}"
         for recipe in (word for word in rest if word.startswith("configs/") and "mine" not in word):
             assert (REPOSITORY / recipe).is_file(), f"{page.name}: {recipe}"
+
+
+def test_the_badges_are_those_of_the_reports() -> None:
+    page = (REPOSITORY / "docs" / "start" / "clinicians.md").read_text()
+    assert set(re.findall(r"^\| ([a-z ]+?) \|", page, re.M)) - {"badge"} == set(SUPPORT.values())
 
 
 def test_a_block_that_fails_is_seen(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from apps.service import Service
-from apps.viewer.launch import SETTINGS, command
+from apps.viewer.launch import SETTINGS, command, launch
 from apps.viewer.session import Run, Uploads
+from fovea.errors import ConfigError
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -210,6 +211,11 @@ def test_the_server_is_private_and_quiet() -> None:
     assert "--client.showErrorDetails none" in line
     assert re.search(r"--server.maxUploadSize \d+", line)
     assert line.endswith("-- --demo d")
+
+
+def test_the_viewer_needs_a_folder_of_runs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="fovea demo"):
+        launch(tmp_path / "none", 8600)
 
 
 # In a browser

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from fovea.errors import ConfigError, PluginError
 
@@ -36,10 +37,11 @@ def command(script: Path, port: int, *arguments: str) -> list[str]:
     ]  # fmt: skip
 
 
-def launch(demo: Path, port: int) -> int:
-    """Run the viewer on the runs in `demo` until it is stopped; the server's exit code."""
+def launch(demo: Path, port: int) -> NoReturn:
+    """Become the viewer's server on the runs in `demo`; raises ConfigError without them."""
     if find_spec("streamlit") is None:
         raise PluginError("the viewer needs streamlit", "the extra 'app'", "Install fovea[app].")
     if not demo.is_dir():
         raise ConfigError("the folder of runs is not there", "a folder made by `fovea demo`", "Run `fovea demo` first.")
-    return subprocess.call(command(Path(__file__).with_name("main.py"), port, "--demo", str(demo)))  # noqa: S603
+    line = command(Path(__file__).with_name("main.py"), port, "--demo", str(demo))
+    os.execv(line[0], line)  # noqa: S606  our own command; signals then reach the server itself

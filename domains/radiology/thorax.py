@@ -105,57 +105,64 @@ def _hemithoraces(
     masks["heart"][slice(*rows), slice(*columns)] = heart.spans(rows, columns).hit
     for side, word in SIDES.items():
         for _ in range(9):
-            air, found = _hemithorax(chest.turned(pose), side, beam, texture)
+            window, air, found = _hemithorax(chest.turned(pose), side, beam, texture)
             areas = {name: mask.sum() * beam.spacing**2 / 100 for name, mask in found.items()}
             small = {name for name, area in areas.items() if area < _LEAST}
             if not small:
                 break
             chest = worsened(chest, side, small)
-        path -= air
-        masks |= {f"{word} {name}": mask for name, mask in found.items()}
+        path[window] -= air
+        for name, mask in found.items():
+            masks[f"{word} {name}"] = np.zeros(beam.shape, bool)
+            masks[f"{word} {name}"][window] = mask
     return chest
 
 
-def _hemithorax(chest: Chest, side: int, beam: Beam, texture: Floats) -> tuple[Floats, dict[str, Bools]]:
-    """What the air of one side attenuates less than soft tissue, and the shadows of its lung, effusion, pneumothorax.
+def _hemithorax(
+    chest: Chest, side: int, beam: Beam, texture: Floats
+) -> tuple[tuple[slice, slice], Floats, dict[str, Bools]]:
+    """A window around one lung, what its air attenuates less than soft tissue, and the shadows of lung, effusion and
+    pneumothorax in it.
 
     The lung's shadow is the whole lung field beside heart and mediastinum and above the diaphragm, whatever fills
     it; fluid is where it takes half of the lung's depth or more, pneumothorax where a ray misses the lung.
     """
-    lung, bowl, remnant = beam.shadows(chest.lung[side]), chest.bowl.get(side), chest.remnant.get(side)
-    others = [beam.shadows(solid) for solid in (chest.heart, chest.mediastinum, chest.dome[side])]
+    lung, dome = beam.shadows(chest.lung[side]), beam.shadows(chest.dome[side])
+    others = [beam.shadows(chest.heart), beam.shadows(chest.mediastinum), dome]
+    bowl, remnant = chest.bowl.get(side), chest.remnant.get(side)
     fluid, rest = (beam.shadows(solid) if solid else None for solid in (bowl, remnant))
     pleura = beam.shadows(remnant.grown(0.993, remnant.center[0])) if remnant else None
     density = _LUNG / chest.remaining.get(side, 1.0) ** 2
-    air = np.zeros(beam.shape, np.float32)
-    names = ["lung", *(["effusion"] if fluid else []), *(["pneumothorax"] if rest else [])]
-    found = {name: np.zeros(beam.shape, bool) for name in names}
     rows, columns = lung.box()
+    rows = rows[0], min(rows[1], int(dome.place[0, 0]))  # below, the dome covers all
+    air = np.zeros((rows[1] - rows[0], columns[1] - columns[0]), np.float32)
+    names = ["lung", *(["effusion"] if fluid else []), *(["pneumothorax"] if rest else [])]
+    found = {name: np.zeros(air.shape, bool) for name in names}
     for strip in _strips(rows):
-        window = slice(*strip), slice(*columns)
+        here, there = slice(strip[0] - rows[0], strip[1] - rows[0]), (slice(*strip), slice(*columns))
         space = lung.spans(strip, columns)
         obstacles = [spans for spans in (other.spans(strip, columns) for other in others) if spans.hit.any()]
         seen = space.hit
         for obstacle in obstacles:
             seen &= ~obstacle.hit
-        found["lung"][window] = seen
+        found["lung"][here] = seen
         dry = space.outside(*obstacles)
         if fluid:
             whole, space = dry, space & fluid.spans(strip, columns)
             dry = space.outside(*obstacles)
-            found["effusion"][window] = seen & (dry < 0.5 * whole)
-            seen &= ~found["effusion"][window]
+            found["effusion"][here] = seen & (dry < 0.5 * whole)
+            seen &= ~found["effusion"][here]
         breath = dry
         if rest and pleura:
             kept = rest.spans(strip, columns)
             breath = (space & kept).outside(*obstacles)
-            found["pneumothorax"][window] = seen & ~kept.hit
-            air[window] -= (_SOFT - _LUNG) * seen * (kept.length - pleura.spans(strip, columns).length)
-            air[window] += _SOFT * (dry - breath)
-        air[window] += (_SOFT - density * (1 + 0.2 * texture[window])) * breath
+            found["pneumothorax"][here] = seen & ~kept.hit
+            air[here] -= (_SOFT - _LUNG) * seen * (kept.length - pleura.spans(strip, columns).length)
+            air[here] += _SOFT * (dry - breath)
+        air[here] += (_SOFT - density * (1 + 0.2 * texture[there])) * breath
     numbers, _ = label(found["lung"])
     field = numbers == np.bincount(numbers.ravel())[1:].argmax() + 1  # without slivers beside the heart
-    return air, {name: mask & field for name, mask in found.items()}
+    return (slice(*rows), slice(*columns)), air, {name: mask & field for name, mask in found.items()}
 
 
 def _nodules(

@@ -249,26 +249,20 @@ def _kidney_lesions(
 ) -> list[tuple[int, Bools]]:
     """Nought to two cysts or solid lesions that bulge out of the kidneys; their kidney then holds them too."""
     kidneys = {side: f"{word}_kidney" for side, word in SIDES.items() if f"{word}_kidney" in masks}
-    others = ~(masks["liver"] | masks["spleen"])
     found: list[tuple[int, Bools]] = []
     for _ in range(int(rng.choice(3, p=(0.58, 0.27, 0.15)))):
         side = int(rng.choice(list(kidneys)))
+        kidney = masks[kidneys[side]]
         radius = float(np.exp(rng.uniform(np.log(8), np.log(36)))) / 2
-        room = others & ~np.logical_or.reduce([masks[name] for s, name in kidneys.items() if s != side] or [~others])
-        lesion = _lesion(canvas, masks[kidneys[side]], [mask for _, mask in found], radius, 0.45, rng)
+        lesion = _lesion(canvas, kidney, [mask for _, mask in found], radius, 0.45, rng)
         if lesion is None:
             continue
-        cyst = rng.random() < 0.6
-        value = (
-            rng.uniform(0, 14)
-            if cyst
-            else 72.0 + rng.normal(0, 8)
-            if phase == "plain"
-            else around - rng.uniform(55, 95)
-        )
+        room = kidney | ~np.logical_or.reduce([*masks.values()])
+        dense = 72 + rng.normal(0, 8) if phase == "plain" else around - rng.uniform(55, 95)
+        value = rng.uniform(0, 14) if rng.random() < 0.6 else dense
         canvas.paint(lesion.times(room[lesion.block].astype(np.float32)), value)
         shown = canvas.mask(lesion) & room
-        masks[kidneys[side]] |= shown
+        masks[kidneys[side]] = kidney | shown
         found.append((side, shown))
     return found
 
@@ -282,15 +276,15 @@ def _lesion(
     block = tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
     inside = np.pad(organ[block], 1)
     good = distance_transform_edt(inside, sampling=canvas.spacing)[1:-1, 1:-1, 1:-1] >= depth * radius
-    for other in others:
-        away = distance_transform_edt(~other[block], sampling=canvas.spacing)
-        good &= away > radius + 2 * max(canvas.spacing)
+    for other in (mask[block] for mask in others):
+        if other.any():
+            good &= distance_transform_edt(~other, sampling=canvas.spacing) > radius + 2 * max(canvas.spacing)
     places = np.argwhere(good)
     if not len(places):
         return None
     chosen = places[rng.integers(len(places))] + [span.start for span in block]
-    center = [float(grid[tuple(chosen)]) for grid in (canvas.x, canvas.y, canvas.z)]
-    center[:2] += rng.uniform(-0.5, 0.5, 2) * canvas.spacing[1]
+    jitter = np.append(rng.uniform(-0.5, 0.5, 2) * canvas.spacing[1], 0)
+    center = np.array([grid[tuple(chosen)] for grid in (canvas.x, canvas.y, canvas.z)]) + jitter
     return canvas.weigh(center, radius * np.array([1, rng.uniform(0.8, 1), rng.uniform(0.85, 1.1)]),
                         turn(rng.uniform(0, 180), 2))  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""What an analyst of optical satellite and aerial scenes knows: files, pictures, words, and scenes to practise on."""
