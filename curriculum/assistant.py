@@ -15,7 +15,7 @@ from torch import Tensor
 
 from curriculum.data.findings import claimed
 from curriculum.prompts import opening
-from curriculum.strategy import Case, converse
+from curriculum.strategy import LONG, SHORT, Case, converse
 from curriculum.tracking import download
 from fovea import __version__, registry
 from fovea.contracts import Domain, Expert
@@ -76,7 +76,7 @@ class Assistant:
 
     def report(self, study: Study) -> Report:
         """A draft: the report, and what the experts' findings let one ask about sizes, sides and counts."""
-        first = self.ask(study, REPORT)
+        first = self._ask(study, [REPORT], True, LONG)[0]
         rng = Random(study.digest)
         facts = claimed(first.calls)
         asked = {(q.kind, q.label): q for q in self.domain.questions(study, facts, rng) if _tells(q, facts.assessed)}
@@ -84,7 +84,7 @@ class Assistant:
         chosen = [q.text for q in asked.values() if q.label in present]
         return Report(study, (first, *self._ask(study, chosen, True)), self.provenance)
 
-    def _ask(self, study: Study, questions: Sequence[str], use_experts: bool) -> list[Answer]:
+    def _ask(self, study: Study, questions: Sequence[str], use_experts: bool, limit: int = SHORT) -> list[Answer]:
         if not questions:
             return []
         picture = self.domain.render(study, View(size=self.model.tower.image_size))
@@ -100,7 +100,7 @@ class Assistant:
                 return done, None
             return done, self._look(overlay(picture, findings, self.domain.vocabulary))
 
-        cases = [Case(question, first, seen, execute) for question in questions]
+        cases = [Case(question, first, seen, execute, limit) for question in questions]
         return converse(self.model, cases, cards, self.domain.vocabulary)
 
     def _look(self, pixels: object) -> Tensor:

@@ -21,6 +21,10 @@ Execute = Callable[[Sequence[tuple[str, str]]], tuple[list[Call], Tensor | None]
 """Runs calls; also gives what the tower sees of the picture with the findings drawn over it, if there is one."""
 
 
+SHORT, LONG = 48, 192
+"""How many tokens an answer, and a report, may take."""
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """A question to be answered: the conversation's opening, what the tower sees of its picture, and who runs calls."""
@@ -29,6 +33,7 @@ class Case:
     opening: tuple[Message, ...]
     picture: Tensor
     execute: Execute
+    limit: int = SHORT
 
 
 def converse(
@@ -37,25 +42,38 @@ def converse(
     cards: Sequence[ExpertCard],
     vocabulary: Sequence[Term],
     batch: int = 32,
-    budget: int = 4,
 ) -> list[Answer]:
-    """Answer all cases, decoding `batch` of them together; at most `budget` calls a case."""
+    """Answer all cases, decoding `batch` of them together."""
+    return conclude(model, cases, begin(model, cases, cards, batch), vocabulary, batch)
+
+
+def begin(
+    model: VisionLanguageModel, cases: Sequence[Case], cards: Sequence[ExpertCard], batch: int, budget: int = 4
+) -> list[Generated]:
+    """The first turn: at most `budget` calls of the experts on offer, or already the answer."""
     grammar = CallGrammar(model.tokenizer, all_calls(cards), budget)
-    silent = CallGrammar(model.tokenizer, ())
     first = [ask(case.opening, case.question) for case in cases]
-    written = _generate(model, first, [[case.picture] for case in cases], grammar if cards else silent, batch)
-    called = {i: read_calls(out.text) for i, out in enumerate(written)}
-    waiting = [i for i, calls in called.items() if calls]
-    done = {i: cases[i].execute(called[i]) for i in waiting}
+    return _generate(model, first, [[case.picture] for case in cases], [case.limit for case in cases], grammar, batch)
+
+
+def conclude(
+    model: VisionLanguageModel,
+    cases: Sequence[Case],
+    written: Sequence[Generated],
+    vocabulary: Sequence[Term],
+    batch: int,
+) -> list[Answer]:
+    """Run the calls that were written and answer from their results."""
+    called = {i: calls for i, out in enumerate(written) if (calls := read_calls(out.text))}
+    done = {i: cases[i].execute(calls) for i, calls in called.items()}
     second, pictures = [], []
-    for i in waiting:
-        calls, overlay = done[i]
-        shown = results(calls, None if overlay is None else 1)
-        second.append((*first[i], say(written[i].text), shown))
+    for i, (answered, overlay) in done.items():
+        shown = results(answered, None if overlay is None else 1)
+        second.append((*ask(cases[i].opening, cases[i].question), say(written[i].text), shown))
         pictures.append([cases[i].picture] + ([] if overlay is None else [overlay]))
-    final = dict(enumerate(written)) | dict(
-        zip(waiting, _generate(model, second, pictures, silent, batch), strict=True)
-    )
+    silent = CallGrammar(model.tokenizer, ())
+    answers = _generate(model, second, pictures, [cases[i].limit for i in done], silent, batch)
+    final = dict(enumerate(written)) | dict(zip(done, answers, strict=True))
     return [
         _answer(case.question, final[i], done[i][0] if i in done else [], vocabulary) for i, case in enumerate(cases)
     ]
@@ -65,16 +83,19 @@ def _generate(
     model: VisionLanguageModel,
     conversations: Sequence[tuple[Message, ...]],
     pictures: Sequence[Sequence[Tensor]],
+    limits: Sequence[int],
     grammar: CallGrammar,
     batch: int,
 ) -> list[Generated]:
-    """Continue each conversation; those of like length go together."""
+    """Continue each conversation; those of one limit and of like length go together."""
     prompts = [_prompt(model, c, p) for c, p in zip(conversations, pictures, strict=True)]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
     out: dict[int, Generated] = {}
-    for start in range(0, len(order), batch):
-        part = order[start : start + batch]
-        out |= zip(part, model.generate([prompts[i] for i in part], grammar), strict=True)
+    for limit in sorted(set(limits)):
+        alike = [i for i in range(len(prompts)) if limits[i] == limit]
+        order = sorted(alike, key=lambda i: len(prompts[i].ids))
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            out |= zip(part, model.generate([prompts[i] for i in part], grammar, limit), strict=True)
     return [out[i] for i in range(len(prompts))]
 
 

@@ -124,10 +124,10 @@ def variation(config: TrainingConfig, generator: torch.Generator) -> Vary:
         middle = uniform(-1, 1, len(planes), len(size)) * (1 - extent)
         for study in torch.nonzero(uniform(0, 1, len(planes)) < 0.5)[:, 0].tolist():
             shown = _unpack(planes[study : study + 1], 8 * (planes.shape[1] - 1))[0]
-            labels = torch.nonzero(shown.flatten(1).any(1))[:, 0]
-            if len(labels):
-                label = labels[torch.randint(len(labels), (1,), generator=generator)]
-                pixels = torch.nonzero(shown[label][0])
+            sizes = shown.flatten(1).sum(1)
+            if sizes.any():
+                rarity = torch.where(sizes > 0, sizes.clamp(min=1).rsqrt(), 0.0)
+                pixels = torch.nonzero(shown[int(torch.multinomial(rarity, 1, generator=generator))])
                 pick = pixels[int(torch.randint(len(pixels), (1,), generator=generator))].flip(0)
                 middle[study] = ((2 * pick + 1) / whole - 1).clamp(extent - 1, 1 - extent)
         return middle, extent

@@ -18,14 +18,15 @@ from curriculum.evaluation.table import Row, Score, difference, show, tabulate, 
 from curriculum.parts.features import FeatureCache
 from curriculum.prompts import DOUBT, opening, route
 from curriculum.recipe import Recipe
-from curriculum.strategy import Case, Execute, converse
+from curriculum.strategy import LONG, SHORT, Case, Execute, begin, conclude, converse
 from curriculum.tracking import Tracker
 from curriculum.workshop import Workshop
-from fovea.types import Call, Question, Reply
+from fovea.types import Call, ExpertCard, Question, Reply
 from models.vlm.model import VisionLanguageModel
 
 BLIND = "blind"
-STAGE3, STAGE4 = ("none", BLIND), ("none", "expert", "shuffled", "oracle", BLIND)
+CONSULTING = ("expert", "shuffled", "oracle")
+STAGE3, STAGE4 = ("none", BLIND), ("none", *CONSULTING, BLIND)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,26 +95,33 @@ def _answered(shop: Workshop, stage: int, arms: Sequence[str], exams: Sequence[E
     features.add({BLIND: np.zeros_like(next(iter(shop.pictures.values())))})
     if stage == 4:
         features.add(shop.overlays)
-    scores = []
+    batch, vocabulary = shop.recipe.evaluation.batch, shop.domain.vocabulary
+    scores, begun = [], None
     for arm in arms:
-        cards = shop.cards if arm in ("expert", "shuffled", "oracle") else ()
-        cases = [
-            Case(
-                exam.question.text,
-                opening(exam.item.description, cards),
-                features[BLIND if arm == BLIND else f"picture/{exam.item.id}"],
-                _execute(shop, arm, exam.item, features),
-            )
-            for exam in exams
-        ]
-        answers = converse(model, cases, cards, shop.domain.vocabulary, shop.recipe.evaluation.batch)
+        cards = shop.cards if arm in CONSULTING else ()
+        cases = [_case(shop, exam, arm, cards, features) for exam in exams]
+        if arm in CONSULTING:  # they differ only in what the experts give back
+            begun = begun or begin(model, cases, cards, batch)
+            answers = conclude(model, cases, begun, vocabulary, batch)
+        else:
+            answers = converse(model, cases, cards, vocabulary, batch)
         scores += [_score(shop, stage, arm, exam, answer.text) for exam, answer in zip(exams, answers, strict=True)]
     return scores
 
 
+def _case(shop: Workshop, exam: Exam, arm: str, cards: Sequence[ExpertCard], features: FeatureCache) -> Case:
+    return Case(
+        exam.question.text,
+        opening(exam.item.description, cards),
+        features[BLIND if arm == BLIND else f"picture/{exam.item.id}"],
+        _execute(shop, arm, exam.item, features),
+        LONG if exam.question.kind == "report" else SHORT,
+    )
+
+
 def _execute(shop: Workshop, arm: str, item: Item, features: FeatureCache) -> Execute:
     """Who answers the calls of an arm."""
-    if arm not in ("expert", "shuffled", "oracle"):
+    if arm not in CONSULTING:
         return lambda calls: ([Call(*call, failure="not offered") for call in calls], None)
     source = _partner(shop, item) if arm == "shuffled" else item
     name = f"truth/{item.id}" if arm == "oracle" else f"overlay/{source.id}"

@@ -194,7 +194,7 @@ class VisionLanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Prompt], grammar: CallGrammar | None = None, limit: int = 96
+        self, prompts: Sequence[Prompt], grammar: CallGrammar | None = None, limit: int = 48
     ) -> list[Generated]:
         """Greedy continuation of each prompt up to the end token or `limit` tokens, with a key-value cache."""
         pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
