@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fovea.types import Answer, Finding, Measure, Support
-from fovea.verbal import number, words
+from fovea.verbal import figure, number, words
 
 DRAFT = "Draft, not reviewed. Not for clinical use."
 
@@ -37,7 +37,7 @@ def chance(score: float) -> str:
 def quantity(measure: Measure) -> str:
     """The value with its unit and, where known, its uncertainty: "23.1 ± 1.2 cm²"."""
     if measure.name == "fraction":
-        return f"{number(100 * measure.value)} %"
+        return figure(measure)
     unit = _UNITS.get(measure.unit, f" {measure.unit}")
     spread = f" ± {number(measure.uncertainty)}" if measure.uncertainty else ""
     return f"{number(measure.value)}{spread}{unit}"

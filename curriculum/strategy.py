@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curriculum.prompts import DOUBT, FAILED, ask, results, say
 from fovea.types import Answer, Call, ExpertCard, Finding, Message, Record, Sentence, Term
-from fovea.verbal import LOCATIONS, all_calls, named, number, read_calls
+from fovea.verbal import LOCATIONS, all_calls, figure, named, read_calls
 from models.vlm.grammar import CallGrammar
 from models.vlm.model import Generated, Prompt, VisionLanguageModel
 
@@ -135,7 +135,7 @@ def _sentence(text: str, findings: Sequence[Finding], failed: bool, vocabulary: 
     places = set(re.findall(rf"(?<![\w-])(?:{'|'.join(LOCATIONS)})(?![\w-])", text.lower()))
     sound = (
         any(finding.present is not denies for finding in told)
-        and figures <= {number(m.value) for finding in told for m in finding.measures}
+        and figures <= {figure(m).partition(" ")[0] for finding in told for m in finding.measures}
         and places <= {finding.location for finding in told if finding.location}
     )
     return Sentence(text, "expert" if sound else "contradicted", evidence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from fovea.types import Call, ExpertCard, Finding, Question, Term
+from fovea.types import Call, ExpertCard, Finding, Measure, Question, Term
 
 _CALL = re.compile(r"<call>\s*([\w.-]+)\s*\(\s*([^()]*?)\s*\)\s*</call>")
 
@@ -21,6 +21,13 @@ def number(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def figure(measure: Measure) -> str:
+    """The value and unit of a measure as they are written everywhere; a fraction in percent: 12.4 mm, 3, 34.7 %."""
+    if measure.name == "fraction":
+        return f"{number(100 * measure.value)} %"
+    return number(measure.value) + ("" if measure.unit == "1" else f" {measure.unit}")
+
+
 def words(label: str) -> str:
     """A label or the name of a measure as words: "longest_diameter" → "longest diameter"."""
     return label.replace("_", " ")
@@ -31,8 +38,7 @@ def describe_finding(finding: Finding) -> str:
     head = f"{words(finding.label)}: {'yes' if finding.present else 'no'} {finding.score:.2f}"
     if not finding.present:
         return head
-    units = {m.name: "" if m.unit == "1" else f" {m.unit}" for m in finding.measures}
-    measures = [f"{words(m.name)} {number(m.value)}{units[m.name]}" for m in finding.measures]
+    measures = [f"{words(m.name)} {figure(m)}" for m in finding.measures]
     return "; ".join(part for part in (head, finding.location, *measures) if part)
 
 

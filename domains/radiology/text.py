@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from domains.radiology.vocabulary import ORGANS, TERMS
-from fovea.types import Facts, Finding, Kind, Measure, Question, Reply, Study
-from fovea.verbal import NONE, number, words
+from fovea.types import Facts, Finding, Kind, Question, Reply, Study
+from fovea.verbal import NONE, figure, number, words
 
 _ABSENT = 1 / 6
 """For every measuring question about what is there, how many about what is not: one in seven of all."""
@@ -27,7 +27,9 @@ _SIZES: dict[str, tuple[str, ...]] = {
     "kidney_lesion": ("longest_diameter",),
 }
 _AREAS = ("pleural_effusion", "pneumothorax")
-_SIDED = ("pleural_effusion", "pneumothorax", "nodule", "kidney_lesion")
+_SIDED = (
+    "pleural_effusion", "pneumothorax", "nodule", "consolidation", "ground_glass_opacity", "kidney_lesion",
+)  # fmt: skip
 _COUNTED = ("nodule", "liver_lesion", "kidney_lesion")
 _UNCOUNTABLE = (
     "air", "ards", "cardiomegaly", "covid-19", "disease", "enlargement", "fluid", "hardware", "hydrothorax",
@@ -177,11 +179,6 @@ def answer(question: Question, facts: Facts) -> Reply:
 def place(finding: Finding) -> str:
     """The side of a finding in words: "on the left", "on both sides"."""
     return "on both sides" if finding.location == "both" else f"on the {finding.location}"
-
-
-def figure(measure: Measure) -> str:
-    """A measure with its unit, if it has one."""
-    return number(measure.value) + ("" if measure.unit == "1" else f" {measure.unit}")
 
 
 def _slots(label: str) -> Iterator[tuple[Kind, str, str]]:

@@ -12,7 +12,7 @@ from random import Random
 from domains.remote_sensing.vocabulary import COUNTED, PLURAL, SIZED, TERMS, name
 from fovea.errors import InputError
 from fovea.types import Facts, Finding, Kind, Question, Reply, Study
-from fovea.verbal import NONE, number, words
+from fovea.verbal import NONE, figure, words
 
 _ABSENT = 1 / 7
 """Share of the measuring questions that ask about something that is not there."""
@@ -173,7 +173,8 @@ def _figure(finding: Finding, measure: str) -> tuple[str, str]:
     found = finding.measure(measure)
     if found is None:
         raise InputError(f"{words(finding.label)} without its {words(measure)}", "a finding with that measure")
-    return (number(found.value * 100), "%") if measure == "fraction" else (number(found.value), found.unit)
+    text, _, unit = figure(found).partition(" ")
+    return text, unit
 
 
 def _side(finding: Finding, _: str) -> Reply:
