@@ -12,6 +12,7 @@ from models.clip.model import ContrastiveModel
 from models.text.tokenizer import load_tokenizer
 from models.vlm.connectors import ShuffleMLP
 from models.vlm.grammar import CallGrammar
+from models.vlm.mimetic import mimetic
 from models.vlm.model import Prompt, VisionLanguageConfig, VisionLanguageModel
 from models.vlm.towers import build_tower, rebuild_tower
 from models.weights import digest
@@ -196,3 +197,32 @@ def test_connector_merges_neighbours():
     assert touched.tolist() == [True, False, False, False]
     with pytest.raises(ConfigError, match="divides"):
         ShuffleMLP(4, 8, (3, 3), 2)
+
+
+@pytest.mark.parametrize(("kind", "shared"), [("lfm2", 2), ("qwen3", 1)])
+def test_a_new_decoder_looks_for_its_like_and_passes_it_on(kind, shared):
+    import copy
+
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = DECODERS[kind] | {"num_key_value_heads": shared, "vocab_size": 50}
+    torch.manual_seed(0)
+    plain = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings))
+    decoder = mimetic(copy.deepcopy(plain))
+    changed = {n for (n, a), b in zip(plain.named_parameters(), decoder.parameters(), strict=True) if not a.equal(b)}
+    attention = [layer for layer in decoder.modules() if hasattr(layer, "q_proj")]
+    assert len(changed) == 3 * len(attention)
+    assert all(any(f"{part}_proj" in name for part in ("q", "v", "o", "out")) for name in changed)
+    for layer in attention:
+        output = layer.o_proj if hasattr(layer, "o_proj") else layer.out_proj
+        keys, values = (
+            part.weight.view(shared, 16, -1).repeat_interleave(2 // shared, 0).flatten(0, 1)
+            for part in (layer.k_proj, layer.v_proj)
+        )
+        assert alignment(layer.q_proj.weight.T @ keys) > 0.3
+        assert alignment(output.weight @ values) > 0.3
+
+
+def alignment(product):
+    """The cosine between a matrix and the identity."""
+    return (product.trace() / product.norm() / len(product) ** 0.5).item()

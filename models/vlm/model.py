@@ -16,6 +16,7 @@ from fovea.errors import ConfigError, ModelError
 from models.text.tokenizer import IMAGE, PAD, load_tokenizer, token_id
 from models.vlm.connectors import ShuffleMLP
 from models.vlm.grammar import CallGrammar
+from models.vlm.mimetic import mimetic
 from models.vlm.towers import ImageTower, build_tower, rebuild_tower
 from models.weights import WEIGHTS, load_into, read_json, save_tensors, write_json
 
@@ -108,7 +109,7 @@ class VisionLanguageModel(nn.Module):
             if decoder.get_input_embeddings().num_embeddings < len(tokenizer):
                 decoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         else:
-            decoder = _new_decoder({**config.decoder, "vocab_size": len(tokenizer)}, tokenizer)
+            decoder = mimetic(_new_decoder({**config.decoder, "vocab_size": len(tokenizer)}, tokenizer))
         width = decoder.get_input_embeddings().embedding_dim
         return cls(tower, ShuffleMLP(tower.channels, width, tower.grid, config.factor), decoder, tokenizer)
 
