@@ -47,6 +47,8 @@ class StageConfig(Config):
     """Studies a step."""
     questions: int | None = Field(default=None, ge=1)
     """Conversations a study in one step; they share the image."""
+    readings: int | None = Field(default=None, ge=0)
+    """Conversations of text alone a step, in which findings are read: what a small new decoder has to learn first."""
     length: int | None = Field(default=None, ge=64)
     """Longest packed row in tokens."""
     lr: float | None = Field(default=None, gt=0)
@@ -98,7 +100,7 @@ class EvaluationConfig(Config):
 
 
 DEFAULTS = StageConfig(
-    steps=100, batch=8, questions=6, length=1024, lr=2e-3, warmup=0.05, weight_decay=0.05, clip_norm=1.0,
+    steps=100, batch=8, questions=6, readings=8, length=1024, lr=2e-3, warmup=0.05, weight_decay=0.05, clip_norm=1.0,
     optimizer="adamw", checkpoint=200, phases=(Phase(train=("connector", "decoder")),),
 )  # fmt: skip
 
@@ -112,6 +114,8 @@ class Recipe(Config):
     """The run's folder."""
     seed: int = 0
     """Fixes data, order and weights."""
+    licence: str = "Apache-2.0"
+    """Licence of the weights: what that of the data allows."""
     data: DataConfig = DataConfig()
     image_size: int = Field(default=128, ge=32)
     """Side in pixels of the picture that the language model sees."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from curriculum.conversation import conversations
+from curriculum.data.dialogues import Writer
 from curriculum.parts.features import as_pixels
 from curriculum.parts.fit import fit
 from curriculum.workshop import Workshop
@@ -23,7 +24,7 @@ def train(shop: Workshop, resume: bool) -> Path:
     )
     model = VisionLanguageModel.build(wanted, shop.tokenizer)
     images = as_pixels(shop.pictures, list(shop.pictures))
-    objective = conversations(shop, model, config, shop.writer(False).captions, images, "stage2")
+    objective = conversations(shop, model, config, shop.writer(False), Writer.captions, images)
     fit(model, objective, config, shop.folder(2), f"{shop.domain.name}: stage 2, alignment", shop.tracker.log, resume)
     model.save(shop.folder(2) / "model")
     return shop.folder(2)

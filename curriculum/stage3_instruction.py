@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from curriculum.conversation import conversations
+from curriculum.data.dialogues import Writer
 from curriculum.parts.features import FeatureCache
 from curriculum.parts.fit import fit
 from curriculum.workshop import Workshop
@@ -17,7 +18,7 @@ def train(shop: Workshop, resume: bool) -> Path:
     model = VisionLanguageModel.open(shop.folder(2) / "model")
     features = FeatureCache(shop.recipe.out / "features", model)
     features.add(shop.pictures)
-    objective = conversations(shop, model, config, shop.writer(False).instructions, features, "stage3")
+    objective = conversations(shop, model, config, shop.writer(False), Writer.instructions, features)
     fit(model, objective, config, shop.folder(3), f"{shop.domain.name}: stage 3, instruction", shop.tracker.log, resume)
     model.save(shop.folder(3) / "model")
     return shop.folder(3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from curriculum.conversation import conversations
+from curriculum.data.dialogues import Writer
 from curriculum.parts.features import FeatureCache
 from curriculum.parts.fit import fit
 from curriculum.workshop import Workshop
@@ -17,7 +18,7 @@ def train(shop: Workshop, resume: bool) -> Path:
     model = VisionLanguageModel.open(shop.folder(3) / "model")
     features = FeatureCache(shop.recipe.out / "features", model)
     features.add(shop.pictures | (shop.overlays if shop.recipe.dialogues.overlay else {}))
-    objective = conversations(shop, model, config, shop.writer(True).consultations, features, "stage4")
+    objective = conversations(shop, model, config, shop.writer(True), Writer.consultations, features)
     fit(
         model,
         objective,

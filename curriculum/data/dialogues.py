@@ -26,25 +26,25 @@ class Writer:
     shares: Dialogues = field(default_factory=Dialogues)
 
     def captions(self, item: Item, rng: Random, n: int) -> list[Record]:
-        """Stage 2: texts for the picture, and as many questions about findings to be read without one."""
+        """Stage 2: texts for the picture."""
         first = ask(opening(item.description, ()), DESCRIBE)
-        pairs = [
+        return [
             self._record(item, "caption", (*first, say(self.domain.caption(item.study, item.facts, rng))))
-            for _ in range(max(1, n // 2))
+            for _ in range(n)
         ]
-        return pairs + self._readings(rng, n - len(pairs))
 
-    def _readings(self, rng: Random, n: int) -> list[Record]:
-        """Text alone: a question, the true findings of some study, and the answer that they give."""
-        other = self.studies[rng.choice(list(self.studies))]
-        records = []
-        for question in draw(self.domain.questions(other.study, other.facts, rng), rng, n):
-            labels = [question.label] if question.label else sorted(other.facts.assessed)
-            found = tuple(_surely(other.facts.finding(label) or _absent(label), rng) for label in labels)
-            shown = results([Call("expert", "all", found)], None)
-            reply = self.domain.answer(question, other.facts)
-            messages = (Message("user", (Part(question.text),)), shown, say(reply.text))
-            records.append(replace(self._record(other, "reading", messages), images=()))
+    def readings(self, rng: Random, n: int) -> list[Record]:
+        """Text alone: questions, the true findings of some studies, and the answers that they give."""
+        records: list[Record] = []
+        while len(records) < n:
+            item = self.studies[rng.choice(list(self.studies))]
+            for question in self._questions(item, rng, min(4, n - len(records))):
+                labels = [question.label] if question.label else sorted(item.facts.assessed)
+                found = tuple(_surely(item.facts.finding(label) or _absent(label), rng) for label in labels)
+                shown = results([Call("expert", "all", found)], None)
+                reply = self.domain.answer(question, item.facts)
+                messages = (Message("user", (Part(question.text),)), shown, say(reply.text))
+                records.append(replace(self._record(item, "reading", messages), images=()))
         return records
 
     def instructions(self, item: Item, rng: Random, n: int) -> list[Record]:
@@ -54,7 +54,7 @@ class Writer:
         for question in self._questions(item, rng, n):
             reply = self.domain.answer(question, item.facts)
             records.append(self._record(item, question.kind, (*ask(first, question.text), say(reply.text))))
-        return records + self._readings(rng, max(1, n // 4))
+        return records
 
     def consultations(self, item: Item, rng: Random, n: int) -> list[Record]:
         """Stage 4: the same questions with experts on offer; some dialogues of the study have none."""
