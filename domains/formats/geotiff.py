@@ -8,6 +8,7 @@ Choices:
 - A transform with a coordinate reference system makes the grid, rotated and south-up ones too. A system
   without a transform, ground control points and rational polynomials alone raise GeometryError. A file
   that names no system of the Earth has pixels without a size: frame PIXEL, and `meta["geometry"]` says so.
+- A system without an EPSG code is kept as WKT without the names that people gave to it and its parts.
 - A pixel is valid where the nodata value, alpha band or mask says so and every band is finite; values
   at invalid pixels are 0.
 - Values are scaled by the file's own scale and offset. Their unit is "reflectance" when the file scales
@@ -18,6 +19,7 @@ Choices:
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,6 +57,10 @@ _OPTIONS: Mapping[str, Any] = {
     "GDAL_CACHEMAX": 2**27,  # in bytes: rasterio hands it to GDALSetCacheMax
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
 }
+_NAMED = re.compile(r'\b(?!PROJECTION|METHOD|PARAMETER|EXTENSION|AUTHORITY|ID\b)([A-Z_0-9]+)\["((?:[^"]|"")*)"')
+_CODE = re.compile(r',(?:AUTHORITY|ID)\["(?!EPSG"|ESRI")(?:[^"]|"")*",[^\]]*\]')
+_WORDS = frozenset({"metre", "degree", "Greenwich", "WGS_1984", "Easting", "Northing", "Latitude", "Longitude"})
+"""Names in WKT that tell nothing."""
 _METRES = frozenset({"m", "metre", "metres", "meter", "meters"})
 
 
@@ -226,7 +232,28 @@ def _geometry(file: Any) -> tuple[Grid, str]:
     if not (crs.is_geographic or crs.is_projected):
         return Grid.plain(*file.shape), "local coordinates"
     code = crs.to_epsg()
-    return Grid.from_gdal(tuple(file.transform), f"EPSG:{code}" if code else crs.to_wkt(), *file.shape), ""
+    return Grid.from_gdal(tuple(file.transform), f"EPSG:{code}" if code else _unnamed(crs.to_wkt()), *file.shape), ""
+
+
+def _unnamed(wkt: str) -> str:
+    """WKT without its names, which are free text of the file; a datum that PROJ knows keeps its own."""
+
+    def known(found: re.Match[str]) -> str:
+        kind, name = found.groups()
+        keep = name in _WORDS or (kind in ("DATUM", "ENSEMBLE", "MEMBER") and _is_datum(name))
+        return f'{kind}["{name if keep else "unknown"}"'
+
+    return _NAMED.sub(known, _CODE.sub("", wkt))
+
+
+def _is_datum(name: str) -> bool:
+    from pyproj.crs import Datum  # type: ignore[attr-defined]  # documented there, but not in its __all__
+    from pyproj.exceptions import CRSError
+
+    try:
+        return bool(Datum.from_name(name.replace("_", " ")))
+    except CRSError:
+        return False
 
 
 def _palette(file: Any) -> tuple[tuple[int, int, int, int], ...]:
