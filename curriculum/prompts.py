@@ -41,11 +41,18 @@ def results(calls: Iterable[Call], overlay: int | None) -> Message:
 
 
 def route(question: Question, cards: Sequence[ExpertCard], modality: str) -> list[tuple[str, str]]:
-    """The calls that answer a question: for a report all of every expert; for presence the last expert that knows the
-    label, for a measurement the first. Experts of other modalities are not asked."""
+    """The calls that answer a question: for a report all of every expert that knows a label which those before it do
+    not; for presence the last expert that knows the label, for a measurement the first. Experts of other modalities
+    are not asked."""
     able = [card for card in cards if modality in card.modalities]
     if question.kind == "report":
-        return [(card.name, "all") for card in able if "all" in card.arguments][:1]
+        calls, covered = [], set[str]()
+        for card in able:
+            labels = set(card.arguments.get("all", ()))
+            if labels - covered:
+                calls.append((card.name, "all"))
+                covered |= labels
+        return calls
     knowing = [card for card in able if question.label in card.arguments]
     if not knowing:
         return []

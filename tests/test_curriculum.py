@@ -19,9 +19,10 @@ from curriculum.tracking import Tracker
 from curriculum.workshop import Workshop, pick
 from fovea.config import load
 from fovea.errors import ConfigError, ModelError
+from fovea.types import ExpertCard, Question
 from fovea.verbal import read_calls
 
-ARMS = {(3, arm) for arm in ("none", "blind")} | {
+ARMS = {(0, "majority"), (1, "linear_probe"), (3, "none"), (3, "blind")} | {
     (4, arm) for arm in ("none", "expert", "shuffled", "oracle", "expert_alone", "blind")
 }
 
@@ -142,6 +143,23 @@ def test_an_oracle_never_contradicts_the_truth(shop):
             if calls and question.kind != "report":
                 facts = claimed([oracle(item.facts, call, shop.cards) for call in calls])
                 assert not contradicts(shop.domain, question, facts, item.facts), question
+
+
+def test_a_report_asks_every_expert_that_adds_a_label():
+    def card(name, *labels, modalities=("DX",)):
+        arguments = {label: (label,) for label in labels} | {"all": labels}
+        return ExpertCard(name, "1", "", "", modalities, arguments)
+
+    cards = [
+        card("one", "lung", "heart"),
+        card("ct", "liver", modalities=("CT",)),
+        card("two", "heart"),
+        card("three", "heart", "nodule"),
+    ]
+    assert route(Question("report", ""), cards, "DX") == [("one", "all"), ("three", "all")]
+    assert route(Question("presence", "", "heart"), cards, "DX") == [("three", "heart")]
+    assert route(Question("size", "", "heart"), cards, "DX") == [("one", "heart")]
+    assert route(Question("size", "", "liver"), cards, "DX") == []
 
 
 def test_every_study_is_used_once_before_any_comes_again():
