@@ -14,6 +14,7 @@ from curriculum import stage1_vision, stage2_alignment, stage3_instruction, stag
 from curriculum.assistant import save_assistant
 from curriculum.data.corpus import Item, open_study
 from curriculum.evaluation import evaluate
+from curriculum.parts.memory import release
 from curriculum.recipe import Recipe
 from curriculum.tracking import Tracker
 from curriculum.workshop import Workshop
@@ -52,7 +53,8 @@ def train_experts(recipe: Recipe) -> None:
         with shop.tracker.stage(f"expert {config.name}", {"config": config.model_dump_json()}):
             shop.tracker.dataset(shop.corpus.digest, {})
             coded = config.coded(shop.domain.vocabulary)
-            chosen = [i for i in shop.corpus.items if i.modality in config.modalities]
+            known = [i for i in shop.corpus.items if not i.facts.assessed.isdisjoint(config.labels)]
+            chosen = [i for i in known if i.modality in config.modalities]
             pairs = [
                 Pairs(shop.domain, tuple(item for item in chosen if item.split == split))
                 for split in ("train", "validation")
@@ -62,6 +64,7 @@ def train_experts(recipe: Recipe) -> None:
             )
             shop.tracker.artifact(folder / "card.json")
         note.write_text(wanted)
+        release()
 
 
 def train(recipe: Recipe, stages: Sequence[int] | None = None, resume: bool = False) -> Path:
@@ -103,6 +106,7 @@ def _stage(shop: Workshop, number: int, resume: bool) -> None:
         if number >= 3:
             experts = {c.name: (c.kind, recipe.out / "experts" / c.name) for c in recipe.experts} if number == 4 else {}
             save_assistant(folder / "assistant", recipe.domain, folder / "model", experts, recipe.dialogues.overlay)
+    release()
 
 
 def _record(shop: Workshop, number: int) -> dict[str, object]:
@@ -117,7 +121,7 @@ def _record(shop: Workshop, number: int) -> dict[str, object]:
         "data_digest": shop.corpus.digest,
         "parent": json.loads(before.read_text())["id"] if number > 1 else None,
         "id": _id(shop, number),
-        "licence": "Apache-2.0",
+        "licence": shop.recipe.licence,
         "fovea": __version__,
         "date": date.today().isoformat(),
     }
@@ -155,7 +159,8 @@ def model_card(shop: Workshop, table: str) -> str:
         "Research use; not a medical device.\n\n"
         f"- Data: {shop.recipe.data.source}, {sizes} studies, split by patient or place, "
         f"digest {shop.corpus.digest[:16]}\n"
-        f"- Licence: Apache-2.0\n\n## Experts\n\n{experts}\n\n## Evaluation on held-out studies\n\n```\n{table}```\n"
+        f"- Licence: {shop.recipe.licence}\n\n## Experts\n\n{experts}\n\n"
+        f"## Evaluation on held-out studies\n\n```\n{table}```\n"
     )
 
 

@@ -77,7 +77,7 @@ def prepare(recipe: Recipe, domain: Domain) -> Corpus:
         if len(set(ids)) < 10:
             raise ConfigError(f"{len(set(ids))} studies", "at least 10", "Name other folders, or make more.")
         index.write_text(json.dumps({"recipe": wanted, "ids": list(dict.fromkeys(ids))}))
-    items = _divide([_load(folder, id_, domain) for id_ in json.loads(index.read_text())["ids"]], recipe)
+    items = divide([_load(folder, id_, domain) for id_ in json.loads(index.read_text())["ids"]], recipe)
     digest = sha256()
     for item in items:
         digest.update(f"{item.id} {item.split} {json.dumps(to_json(item.facts))}".encode())
@@ -161,7 +161,7 @@ def _study(header: dict[str, Any], path: str, domain: Domain) -> Study:
     return Study(header["domain"], images, from_json(Source, header["source"]), header["meta"])
 
 
-def _divide(items: Sequence[Item], recipe: Recipe) -> list[Item]:
+def divide(items: Sequence[Item], recipe: Recipe) -> list[Item]:
     """Whole groups to each split, in an order that only the seed decides."""
     groups = sorted({item.group for item in items})
     Random(recipe.seed).shuffle(groups)

@@ -1,4 +1,4 @@
-"""The arms: no expert, expert, shuffled expert, oracle, the expert alone, and the question without the picture."""
+"""The arms: baselines, no expert, expert, shuffled expert, oracle, the expert alone, a black picture."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor
 from curriculum.data.corpus import Item
 from curriculum.data.dialogues import draw, oracle
 from curriculum.data.findings import claimed
+from curriculum.evaluation.baselines import MAJORITY, PROBE, baselines
 from curriculum.evaluation.grading import grade, refused
-from curriculum.evaluation.table import Row, Score, difference, show, tabulate, write_csv
+from curriculum.evaluation.table import Row, Score, belongs, difference, show, tabulate, write_csv
 from curriculum.parts.features import FeatureCache
 from curriculum.prompts import DOUBT, opening, route
 from curriculum.recipe import Recipe
@@ -27,6 +28,16 @@ from models.vlm.model import VisionLanguageModel
 BLIND = "blind"
 CONSULTING = ("expert", "shuffled", "oracle")
 STAGE3, STAGE4 = ("none", BLIND), ("none", *CONSULTING, BLIND)
+GAINS = (
+    ((4, "expert"), (3, "none"), "measuring"),
+    ((4, "expert"), (3, "none"), "other"),
+    ((4, "shuffled"), (4, "none"), "measuring"),
+    ((4, "oracle"), (4, "expert"), "all"),
+    ((3, "none"), (1, PROBE), "all"),
+    ((4, "expert"), (1, PROBE), "all"),
+    ((4, "expert"), (0, MAJORITY), "all"),
+)
+"""What is compared on the same questions: an arm (stage, name) with another, and the kind of question."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,21 +54,27 @@ class Exam:
 
 
 def evaluate(recipe: Recipe) -> list[Row]:
-    """Examine stages 3 and 4 on the test split; prints the table and writes it to the run's folder and to MLflow."""
+    """Examine stages 3 and 4 and the baselines on the test split; prints the table and writes it to the run's folder
+    and to MLflow."""
     shop = Workshop(recipe, Tracker.open(recipe))
     with shop.tracker.stage("evaluation", recipe.evaluation.model_dump()):
         exams = examine(shop)
-        scores = [score for stage, arms in ((3, STAGE3), (4, STAGE4)) for score in _answered(shop, stage, arms, exams)]
+        scores = [
+            _score(shop, stage, arm, exam, text)
+            for stage, arm, texts in baselines(shop, [(exam.item.id, exam.question) for exam in exams])
+            for exam, text in zip(exams, texts, strict=True)
+        ]
+        scores += [score for stage, arms in ((3, STAGE3), (4, STAGE4)) for score in _answered(shop, stage, arms, exams)]
         scores += _expert_alone(shop, exams)
         settings = (recipe.evaluation.resamples, recipe.seed)
         rows = tabulate(scores, *settings)
+        asked = {exam.question.kind for exam in exams}
         gains = [
-            difference(scores, (4, "expert"), (3, "none"), "measuring", *settings),
-            difference(scores, (4, "expert"), (3, "none"), "other", *settings),
-            difference(scores, (4, "shuffled"), (4, "none"), "measuring", *settings),
-            difference(scores, (4, "oracle"), (4, "expert"), "all", *settings),
+            difference(scores, one, other, kind, *settings)
+            for one, other, kind in GAINS
+            if any(belongs(name, kind) for name in asked)
         ]
-        notes = {f"stage 4 {row.arm}, {row.kind} (n {row.n})": _points(row) for row in gains} | {
+        notes = {f"stage {row.stage} {row.arm}, {row.kind} (n {row.n})": _points(row) for row in gains} | {
             f"stage 4 {arm}: results doubted or refused": _doubts(scores, arm)
             for arm in ("expert", "shuffled", "oracle")
         }

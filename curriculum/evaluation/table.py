@@ -47,7 +47,7 @@ def tabulate(scores: Sequence[Score], resamples: int, seed: int) -> list[Row]:
     for stage, arm in dict.fromkeys((score.stage, score.arm) for score in scores):
         mine = [score for score in scores if (score.stage, score.arm) == (stage, arm)]
         for kind in (*sorted({score.kind for score in mine}), "measuring", "other", "all"):
-            chosen = [score for score in mine if _belongs(score.kind, kind)]
+            chosen = [score for score in mine if belongs(score.kind, kind)]
             if chosen:
                 mean, low, high = interval([(s.group, s.value) for s in chosen], resamples, seed)
                 rows.append(Row(stage, arm, kind, len(chosen), mean, low, high))
@@ -58,8 +58,8 @@ def difference(
     scores: Sequence[Score], one: tuple[int, str], other: tuple[int, str], kind: str, resamples: int, seed: int
 ) -> Row:
     """How much better `one` (stage, arm) answers than `other` on the same questions, paired."""
-    first = {s.key: s for s in scores if (s.stage, s.arm) == one and _belongs(s.kind, kind)}
-    second = {s.key: s for s in scores if (s.stage, s.arm) == other and _belongs(s.kind, kind)}
+    first = {s.key: s for s in scores if (s.stage, s.arm) == one and belongs(s.kind, kind)}
+    second = {s.key: s for s in scores if (s.stage, s.arm) == other and belongs(s.kind, kind)}
     pairs = [(s.group, s.value - second[key].value) for key, s in first.items() if key in second]
     mean, low, high = interval(pairs, resamples, seed)
     return Row(one[0], f"{one[1]} - {other[1]} of stage {other[0]}", kind, len(pairs), mean, low, high)
@@ -108,7 +108,8 @@ def _cell(row: Row | None, bounded: bool) -> str:
     return f"{100 * row.accuracy:.0f}" + (f" [{100 * row.low:.0f}, {100 * row.high:.0f}]" if bounded else "")
 
 
-def _belongs(kind: str, wanted: str) -> bool:
+def belongs(kind: str, wanted: str) -> bool:
+    """Whether a kind of question is one of those that a row of the table is about."""
     if wanted == "measuring":
         return kind in MEASURING
     if wanted == "other":
