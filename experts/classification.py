@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from experts.examination import Trial
 from experts.network import NetworkExpert, card_of, digest_of, fill, load, save
-from experts.preparation import Input
+from experts.preparation import Input, n_features
 from experts.settings import ExpertConfig
-from experts.training import Log, Pairs, batch, fit, gather, seeded, usable, variation
+from experts.training import Log, Pairs, batch, fit, gather, seeded, usable
 from fovea.errors import ConfigError
 from fovea.types import ExpertCard, Finding, Origin
 
@@ -44,7 +44,7 @@ def build(config: ExpertConfig) -> nn.Module:
         [1, 1, 1, 1],
         [width, 2 * width, 4 * width, 8 * width],
         spatial_dims=3 if config.size[0] > 1 else 2,
-        n_input_channels=len(config.channels),
+        n_input_channels=n_features(config),
         conv1_t_stride=2,
         num_classes=len(config.labels),
     )
@@ -83,7 +83,7 @@ def train(
     network = seeded(lambda: build(config), seed).to(device)
 
     def loss(indices: Tensor, generator: torch.Generator) -> Tensor:
-        pixels, _, _ = batch(data, indices, 0, device, variation(config.training, generator))
+        pixels, _, _ = batch(config, data, indices, generator, device)
         truth, known = (table[indices].float().to(device) for table in (data.present, data.assessed))
         logits = network(pixels).float()
         return functional.binary_cross_entropy_with_logits(logits, truth, known, reduction="sum") / known.sum().clamp(1)

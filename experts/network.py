@@ -97,9 +97,8 @@ class NetworkExpert(ABC, Generic[Output]):
         """The network's logits on the CPU, (study, label, …)."""
         pixels = torch.stack([torch.from_numpy(seen.pixels) for seen in inputs])
         pixels = pixels.squeeze(2) if self.config.size[0] == 1 else pixels
-        layout = torch.channels_last if pixels.ndim == 4 else torch.channels_last_3d
         with torch.inference_mode():
-            answer: Tensor = self.network(pixels.to(self.device).contiguous(memory_format=layout))
+            answer: Tensor = self.network(pixels.to(self.device))
         return answer.float().cpu()
 
     @abstractmethod

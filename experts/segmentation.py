@@ -20,12 +20,12 @@ from experts import measure
 from experts.calibration import Calibration
 from experts.examination import Trial, compare, dice
 from experts.network import NetworkExpert, card_of, digest_of, fill, load, save
-from experts.preparation import Input
+from experts.preparation import Input, n_features
 from experts.settings import ExpertConfig
-from experts.training import Log, Pairs, batch, fit, gather, seeded, usable, variation
+from experts.training import Log, Pairs, batch, fit, gather, seeded, usable
 from fovea.types import Bools, ExpertCard, Facts, Finding, Floats, Mask, Measure, Origin, Performance, Span
 
-_CUTS = (0.3, 0.4, 0.5, 0.6, 0.7)
+_CUTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Probabilities from which a pixel may belong to a label; calibration chooses."""
 
 
@@ -51,21 +51,18 @@ class Folded(nn.Module):
 
 
 def build(config: ExpertConfig) -> Folded:
-    """MONAI's U-Net with residual units, in 2-D or, where the input has several slices, in 3-D."""
-    from monai.networks.nets.unet import UNet
+    """MONAI's basic U-Net, in 2-D or, where the input has several slices, in 3-D."""
+    from monai.networks.nets.basic_unet import BasicUNet
 
     width, labels = config.training.width, len(config.drawn)
-    volume = config.size[0] > 1
-    channels = [width, 2 * width, 4 * width, 8 * width] + ([] if volume else [8 * width])
-    inner = UNet(
-        spatial_dims=3 if volume else 2,
-        in_channels=4 * len(config.channels),
+    inner = BasicUNet(
+        spatial_dims=3 if config.size[0] > 1 else 2,
+        in_channels=4 * n_features(config),
         out_channels=4 * labels,
-        channels=channels,
-        strides=[2] * (len(channels) - 1),
-        num_res_units=1,
+        features=(width, width, 2 * width, 4 * width, 4 * width, width),
         act="RELU",
         norm="BATCH",
+        upsample="nontrainable",
     )
     return Folded(inner, labels)
 
@@ -109,8 +106,10 @@ class SegmentationExpert(NetworkExpert[Drawn]):
     """Draws, measures what it drew, and says how sure it is."""
 
     def read(self, seen: Input, logits: Tensor) -> Drawn:
-        maps = torch.sigmoid(logits).numpy().reshape(len(self.config.drawn), *self.config.size)
-        return Drawn(self.config, self.calibrations, seen, maps)
+        maps = rivals(logits) if self.config.exclusive else torch.sigmoid(logits)
+        return Drawn(
+            self.config, self.calibrations, seen, maps.numpy().reshape(len(self.config.drawn), *self.config.size)
+        )
 
     def finding(self, label: str, output: Drawn, by: Origin) -> Finding:
         wanted, calibration, code = self.config.labels[label], self.calibrations[label], self.config.code(label)
@@ -172,19 +171,18 @@ def train(
     data = gather(config, train, labels, masks=True)
     config = config.coded_by(data.codes)
     network = seeded(lambda: build(config), seed).to(device)
-    sizes = data.sizes(len(labels))
-    share = sizes.sum(0) / (data.drawn.sum(0) * math.prod(config.size)).clamp(min=1)
+    share = data.sizes.sum(0) / (data.drawn.sum(0) * math.prod(config.size)).clamp(min=1)
     with torch.no_grad():
-        network.bias.copy_(torch.logit(share.clamp(1e-4, 0.5)))
+        network.bias.copy_(torch.logit(share.clamp(0.02, 0.5)))
 
     def loss(indices: Tensor, generator: torch.Generator) -> Tensor:
-        pixels, valid, masks = batch(data, indices, len(labels), device, variation(config.training, generator))
+        pixels, valid, masks = batch(config, data, indices, generator, device)
         drawn = data.drawn[indices].to(device).view(*masks.shape[:2], *([1] * (masks.ndim - 2)))
-        return segmentation_loss(network(pixels).float(), masks, valid * drawn)
+        return segmentation_loss(network(pixels).float(), masks, valid * drawn, config.exclusive)
 
     fit(network, loss, len(data), config, seed, device, log)
     plain = {
-        label: Calibration(support=support(sizes[data.present[:, place] & data.drawn[:, place], place]))
+        label: Calibration(support=support(data.sizes[data.sizes[:, place] > 0, place]))
         for place, label in enumerate(labels)
     }
     expert, rows = _calibrated(
@@ -198,18 +196,34 @@ def support(sizes: Tensor) -> int:
     return max(int(np.quantile(sizes.numpy(), 0.05)), 1) if len(sizes) else 1
 
 
-def segmentation_loss(logits: Tensor, masks: Tensor, weight: Tensor) -> Tensor:
+def segmentation_loss(logits: Tensor, masks: Tensor, weight: Tensor, exclusive: bool = False) -> Tensor:
     """Cross-entropy of the pixels plus 1 - Dice over the whole batch for each label that it shows.
 
-    `weight` is 0 where there is no data, or where the label's mask is not known.
+    `weight` is 0 where there is no data, or where the label's mask is not known. Of `exclusive` labels a pixel has one
+    or none.
     """
-    entropy = functional.binary_cross_entropy_with_logits(logits, masks, weight, reduction="sum")
+    known = masks * weight
+    if exclusive:
+        none = torch.zeros_like(logits[:, :1])
+        shares = torch.log_softmax(torch.cat((none, logits), 1), dim=1)
+        nothing = (1 - masks.sum(1, keepdim=True)).clamp(min=0) * weight.amin(1, keepdim=True)
+        entropy = -masks.shape[1] * ((shares[:, 1:] * known).sum() + (shares[:, :1] * nothing).sum())
+        inside = shares[:, 1:].exp() * weight
+    else:
+        entropy = (functional.softplus(logits) * weight - logits * known).sum()
+        inside = torch.sigmoid(logits) * weight
     axes = [0, *range(2, logits.ndim)]
-    inside = torch.sigmoid(logits) * weight
-    masks = masks * weight
-    both, either, shown = ((inside * masks).sum(axes), (inside + masks).sum(axes), masks.sum(axes) > 0)
+    both, either, shown = ((inside * known).sum(axes), (inside + known).sum(axes), known.sum(axes) > 0)
     dice = 1 - (2 * both + 1) / (either + 1)
     return entropy / weight.sum().clamp(min=1) + (dice * shown).sum() / shown.sum().clamp(min=1)
+
+
+def rivals(logits: Tensor) -> Tensor:
+    """Of exclusive labels (label, …), each against the likeliest other or none: above 0.5 for one label at most."""
+    if len(logits) == 1:
+        return torch.sigmoid(logits)
+    best = logits.clamp(min=0).topk(2, dim=0).values
+    return torch.sigmoid(logits - torch.where(logits == best[:1], best[1:], best[:1]))
 
 
 def measured(name: str, label: str, drawn: Drawn) -> Measure | None:

@@ -89,6 +89,8 @@ class ExpertConfig(Config):
     """The value that the network sees as 1; left out, the 99th percentile of each image."""
     labels: dict[str, LabelConfig]
     """What it answers, in order."""
+    exclusive: bool = False
+    """Whether a pixel has one label at most: true of land cover, not of a heart before a lung."""
     midline: tuple[str, str] | None = None
     """The paired labels between which the patient's midline lies, such as the two lungs; else the body's centre."""
     licence: str = "Apache-2.0"
@@ -105,8 +107,8 @@ class ExpertConfig(Config):
             raise ValueError("labels must hold one without a rule, and none named 'all'")
         if (self.low is None) != (self.high is None) or (self.low is not None and self.low >= (self.high or 0.0)):
             raise ValueError("low and high: both or neither, low below high")
-        if any(n % 32 for n in self.size[1:]) or (self.size[0] > 1 and self.size[0] % 8):
-            raise ValueError(f"size {self.size}: rows and columns in multiples of 32, slices 1 or a multiple of 8")
+        if any(n % 32 for n in self.size[1:]) or (self.size[0] > 1 and self.size[0] % 16):
+            raise ValueError(f"size {self.size}: rows and columns in multiples of 32, slices 1 or a multiple of 16")
         return self
 
     @property

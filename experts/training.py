@@ -9,31 +9,34 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from experts.preparation import choose, prepare
-from experts.settings import ExpertConfig, TrainingConfig
+from experts.settings import ExpertConfig
 from fovea.errors import ConfigError
 from fovea.progress import track
-from fovea.types import Code, Facts, Mask, Study
+from fovea.types import Bools, Code, Facts, Mask, Study
 
 Pairs = Sequence[tuple[Study, Facts]]
 Log = Callable[[str, float, int], None]
-Vary = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
     """Studies in the network's size, on the CPU. The slice axis is left out where there is only one.
 
-    `pixels` float16 (study, channel, …); `planes` uint8 (study, plane, …): validity, then the masks as bits, eight to
-    a plane; `present` and `assessed` bool (study, label); `drawn` bool: whether the truth has the label's mask, or
-    knows that it is empty.
+    `pixels` float16 (study, feature, …); `planes` uint8 (study, plane, …): validity, then the masks as bits, eight to
+    a plane; `sizes` int (study, label), the pixels of each mask, and `spots` (study, label, spot, axis), some of them;
+    `present` and `assessed` bool (study, label); `drawn` bool: whether the truth has the label's mask, or knows that it
+    is empty.
     """
 
     pixels: Tensor
     planes: Tensor
+    sizes: Tensor
+    spots: Tensor
     present: Tensor
     assessed: Tensor
     drawn: Tensor
@@ -42,11 +45,6 @@ class Data:
 
     def __len__(self) -> int:
         return len(self.pixels)
-
-    def sizes(self, labels: int) -> Tensor:
-        """How many pixels each mask has, (study, label)."""
-        axes = tuple(range(2, self.planes.ndim))
-        return torch.cat([_unpack(planes[None], labels).sum(axes) for planes in self.planes])
 
 
 def usable(config: ExpertConfig, pairs: Pairs) -> Iterator[tuple[Study, Facts]]:
@@ -62,28 +60,37 @@ def usable(config: ExpertConfig, pairs: Pairs) -> Iterator[tuple[Study, Facts]]:
 
 def gather(config: ExpertConfig, pairs: Pairs, labels: Sequence[str], *, masks: bool) -> Data:
     """Read the usable studies and their truth for some labels; raises ConfigError where there is none."""
-    flat = 0 if config.size[0] == 1 else slice(None)
-    pixels, planes, truth, digests = [], [], [], []
+    rows: list[tuple[Tensor, ...]] = []
     codes: dict[str, Code] = {}
+    digests = []
     for study, facts in track(usable(config, pairs), f"{config.name}: reading", len(pairs)):
         seen = prepare(config, study)
         digests.append(study.digest)
-        found = [facts.finding(label) for label in labels]
         codes |= {finding.label: finding.code for finding in facts.findings}
-        assessed = [label in facts.assessed for label in labels]
-        shapes = np.zeros((len(labels), *config.size), bool)
-        drawn = []
-        for place, finding in enumerate(found):
+        shapes = np.zeros((len(labels) if masks else 0, *config.size), bool)
+        truth = np.zeros((3, len(labels)), bool)
+        for place, label in enumerate(labels):
+            finding = facts.finding(label)
             region = finding.region if finding and finding.image == seen.image else None
+            known = label in facts.assessed
+            truth[:, place] = finding is not None, known, known and (finding is None or isinstance(region, Mask))
             if masks and isinstance(region, Mask):
                 shapes[place] = seen.shrink(region.data)
-            drawn.append(assessed[place] and (finding is None or isinstance(region, Mask)))
-        packed = np.packbits(shapes, axis=0, bitorder="little") if masks else shapes[:0]
-        pixels.append(torch.from_numpy(seen.pixels[:, flat].astype(np.float16)))
-        planes.append(torch.from_numpy(np.concatenate((seen.valid[None].view(np.uint8), packed))[:, flat]))
-        truth.append(([f is not None for f in found], assessed, drawn))
-    present, known, shown = (torch.tensor(rows) for rows in zip(*truth, strict=True))
-    return Data(torch.stack(pixels), torch.stack(planes), present, known, shown, codes, tuple(digests))
+        bits = np.concatenate((seen.valid[None].view(np.uint8), np.packbits(shapes, axis=0, bitorder="little")))
+        flat = 0 if config.size[0] == 1 else slice(None)
+        arrays = (seen.pixels[:, flat].astype(np.float16), bits[:, flat], *_spots(shapes[:, flat]), *truth)
+        rows.append(tuple(map(torch.from_numpy, arrays)))
+    pixels, planes, sizes, spots, present, assessed, drawn = (torch.stack(column) for column in zip(*rows, strict=True))
+    return Data(pixels, planes, sizes, spots, present, assessed, drawn, codes, tuple(digests))
+
+
+def _spots(shapes: Bools) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The size of each mask (label, …), and 32 of its pixels, evenly drawn (label, spot, axis); 0 for an empty mask."""
+    sizes = shapes.sum(tuple(range(1, shapes.ndim)), dtype=np.int64)
+    spots = np.zeros((len(shapes), 32, shapes.ndim - 1), np.int64)
+    for label in np.flatnonzero(sizes):
+        spots[label] = np.argwhere(shapes[label])[np.linspace(0, sizes[label] - 1, 32).astype(int)]
+    return sizes, spots
 
 
 def _unpack(planes: Tensor, labels: int) -> Tensor:
@@ -94,74 +101,70 @@ def _unpack(planes: Tensor, labels: int) -> Tensor:
 
 
 def batch(
-    data: Data,
-    indices: Tensor,
-    labels: int,
-    device: torch.device,
-    vary: Vary,
+    config: ExpertConfig, data: Data, indices: Tensor, generator: torch.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels (study, channel, …), validity (study, 1, …) and masks (study, label, …), varied, on the device."""
-    pixels, planes = vary(data.pixels[indices].to(device).float(), data.planes[indices].to(device))
-    layout = torch.channels_last if pixels.ndim == 4 else torch.channels_last_3d
-    return pixels.contiguous(memory_format=layout), planes[:, :1].float(), _unpack(planes, labels)
+    """Features (study, feature, …), validity (study, 1, …) and masks (study, label, …) of some studies, varied.
 
-
-def variation(config: TrainingConfig, generator: torch.Generator) -> Vary:
-    """What makes each showing of a study a little different, masks alike.
-
-    Position, scale and a small turn; contrast, brightness and noise; mirroring and quarter turns only where `turns`
-    allows them, since a mirrored patient has his heart on the right. With `crop`, a part of the picture, every other
-    time around a pixel of some mask.
+    What makes each showing a little different: position, scale and a small turn; contrast and brightness; mirroring
+    and quarter turns where the recipe allows them. With `crop`, a part of the picture, every other time around a
+    pixel of some mask, of a small one rather than a large one.
     """
+    training = config.training
+    pixels, planes = data.pixels[indices].to(device).float(), data.planes[indices].to(device)
+    n, dims, shape = len(indices), pixels.ndim - 2, pixels.shape[2:]
+    size = [min(training.crop or side, side) if axis >= dims - 2 else side for axis, side in enumerate(shape)]
+    middle = 0.16 * (torch.rand(n, dims, generator=generator) - 0.5)
+    if training.crop:
+        middle = _middles(data, indices, torch.tensor(size), torch.tensor(shape), generator)
+    part = torch.tensor(size[::-1]) / torch.tensor(shape[::-1])
+    if training.crop or torch.rand(1, generator=generator) < 0.7:
+        grid = functional.affine_grid(_affine(middle, part, generator), [n, 1, *size], align_corners=False).to(device)
+        pixels = functional.grid_sample(pixels, grid, align_corners=False)
+        planes = functional.grid_sample(planes.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
+    if training.turns:
+        across, along, around = (torch.rand(3, generator=generator) < 0.5).tolist()
+        axes = [axis for axis, wanted in ((-1, across), (-2, along)) if wanted]
+        pixels, planes = pixels.flip(axes), planes.flip(axes)
+        if around and pixels.shape[-1] == pixels.shape[-2]:
+            pixels, planes = pixels.transpose(-1, -2), planes.transpose(-1, -2)
+    light = torch.ones(2, n, pixels.shape[1])
+    own = len(config.channels)
+    light[0, :, : 2 * own] = 0.85 + 0.3 * torch.rand(n, 1, generator=generator)
+    light[1] = 0
+    light[1, :, :own] = 0.12 * (torch.rand(n, 1, generator=generator) - 0.5)
+    gain, offset = light.view(2, n, -1, *([1] * dims)).to(device)
+    valid = planes[:, :1].float()
+    varied = (pixels * gain + offset) * valid
+    if dims == 2:  # faster so; in three dimensions it is not
+        varied = varied.contiguous(memory_format=torch.channels_last)
+    return varied, valid, _unpack(planes, data.sizes.shape[1])
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator) * (high - low) + low
 
-    def place(planes: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
-        """Middle (study, axis) and half extent (axis,) of each part, in order x, y, z, of a whole from -1 to 1."""
-        whole = torch.tensor(planes.shape[:1:-1])
-        extent = torch.tensor(size[::-1]) / whole
-        middle = uniform(-1, 1, len(planes), len(size)) * (1 - extent)
-        for study in torch.nonzero(uniform(0, 1, len(planes)) < 0.5)[:, 0].tolist():
-            shown = _unpack(planes[study : study + 1], 8 * (planes.shape[1] - 1))[0]
-            sizes = shown.flatten(1).sum(1)
-            if sizes.any():
-                rarity = torch.where(sizes > 0, sizes.clamp(min=1).rsqrt(), 0.0)
-                pixels = torch.nonzero(shown[int(torch.multinomial(rarity, 1, generator=generator))])
-                pick = pixels[int(torch.randint(len(pixels), (1,), generator=generator))].flip(0)
-                middle[study] = ((2 * pick + 1) / whole - 1).clamp(extent - 1, 1 - extent)
-        return middle, extent
+def _middles(data: Data, indices: Tensor, size: Tensor, shape: Tensor, generator: torch.Generator) -> Tensor:
+    """Where the middle of a part lies in the whole, which reaches from -1 to 1: (study, axis), in order x, y, z."""
+    n, part = len(indices), size / shape
+    middle = (2 * torch.rand(n, len(shape), generator=generator) - 1) * (1 - part)
+    sizes = data.sizes[indices]
+    around = (torch.rand(n, generator=generator) < 0.5) & (sizes.sum(1) > 0)
+    rarity = torch.where(sizes > 0, sizes.clamp(min=1).float().rsqrt(), 0.0)
+    for study in torch.nonzero(around)[:, 0].tolist():
+        label = torch.multinomial(rarity[study], 1, generator=generator)
+        spot = data.spots[indices[study], label, torch.randint(32, (1,), generator=generator)][0]
+        middle[study] = ((2 * spot + 1) / shape - 1).clamp(part - 1, 1 - part)
+    return middle.flip(1)
 
-    def vary(pixels: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
-        n, dims = len(pixels), pixels.ndim - 2
-        size = [
-            min(config.crop or side, side) if axis >= dims - 2 else side for axis, side in enumerate(pixels.shape[2:])
-        ]
-        chance = uniform(0, 1, 4).tolist()
-        if config.crop or chance[0] < 0.7:
-            middle, extent = place(planes, size) if config.crop else (uniform(-0.08, 0.08, n, dims), torch.ones(dims))
-            angle, scale = uniform(-0.12, 0.12, n), uniform(0.88, 1.12, n)
-            theta = torch.zeros(n, dims, dims + 1)
-            for axis in range(dims):
-                theta[:, axis, axis] = scale * (torch.cos(angle) if axis < 2 else 1.0)
-            theta[:, 0, 1], theta[:, 1, 0] = -scale * torch.sin(angle), scale * torch.sin(angle)
-            theta[:, :, :dims] *= extent
-            theta[:, :, dims] = middle
-            grid = functional.affine_grid(theta, [n, 1, *size], align_corners=False).to(pixels.device)
-            pixels = functional.grid_sample(pixels, grid, align_corners=False)
-            planes = functional.grid_sample(planes.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
-        if config.turns:
-            flips = [axis for axis, c in ((-1, chance[1]), (-2, chance[2])) if c < 0.5]
-            pixels, planes = pixels.flip(flips), planes.flip(flips)
-            if chance[3] < 0.5 and pixels.shape[-1] == pixels.shape[-2]:
-                pixels, planes = pixels.transpose(-1, -2), planes.transpose(-1, -2)
-        each = (n, *([1] * (dims + 1)))
-        gain, offset, noise = (uniform(*span, *each) for span in ((0.85, 1.15), (-0.06, 0.06), (0, 0.03)))
-        grain = torch.randn(pixels.shape, generator=generator) * noise
-        varied = pixels * gain.to(pixels.device) + (offset + grain).to(pixels.device)
-        return torch.where(planes[:, :1] > 0, varied, 0.0), planes
 
-    return vary
+def _affine(middle: Tensor, part: Tensor, generator: torch.Generator) -> Tensor:
+    """Matrices (study, axis, axis + 1) for parts with these middles, turned by 7 degrees and scaled by 12 % at most."""
+    n, dims = middle.shape
+    turn, scale = torch.rand(2, n, generator=generator) * 0.24 - 0.12
+    theta = torch.zeros(n, dims, dims + 1)
+    theta[:, range(dims), range(dims)] = (1 + scale)[:, None]
+    theta[:, 0, 0] = theta[:, 1, 1] = (1 + scale) * torch.cos(turn)
+    theta[:, 0, 1], theta[:, 1, 0] = -(1 + scale) * torch.sin(turn), (1 + scale) * torch.sin(turn)
+    theta[:, :, :dims] *= part
+    theta[:, :, dims] = middle
+    return theta
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -193,6 +196,8 @@ def fit(
 ) -> None:
     """Train a network in place: AdamW, one cycle of the rate, each study once in every pass.
 
+    An update whose gradient is not finite is left out.
+
     `loss` takes the indices of a batch's studies and the generator of their variation. `log` is told the loss now
     and then: name, value, step.
     """
@@ -201,6 +206,8 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cycle(step / training.steps))
     queue = torch.empty(0, dtype=torch.long)
     network.train()
+    if config.size[0] == 1:
+        network.to(memory_format=torch.channels_last)
     for step in track(range(training.steps), f"{config.name}: training"):
         while len(queue) < min(training.batch, n):
             queue = torch.cat((queue, torch.randperm(n, generator=generator)))
@@ -209,8 +216,8 @@ def fit(
             value = loss(indices, generator)
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        if nn.utils.clip_grad_norm_(network.parameters(), 1.0).isfinite():
+            optimizer.step()
         schedule.step()
         if log and (step % 10 == 0 or step == training.steps - 1):
             log(f"{config.name}/loss", float(value.detach()), step)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 
 from curriculum.recipe import Recipe
+from experts.segmentation import rivals, segmentation_loss
 from experts.settings import ExpertConfig
 from fovea import config, registry
 from fovea.testing import ExpertContract
@@ -90,6 +92,10 @@ class TestChestSegmentation(Trained):
     domain_name, expert_name = "radiology", "chest_segmentation"
 
 
+class TestNoduleSegmentation(Trained):
+    domain_name, expert_name = "radiology", "nodule_segmentation"
+
+
 class TestChestClassification(Trained):
     domain_name, expert_name = "radiology", "chest_classification"
 
@@ -110,3 +116,24 @@ class TestObjectSegmentation(Trained):
 def test_no_expert_of_a_recipe_is_left_out(domain):
     tested = {kit.expert_name for kit in Trained.__subclasses__() if kit.domain_name == domain}
     assert {expert.name for expert in recipe(domain).experts} == tested
+
+
+@pytest.mark.parametrize("axes", [(6, 8), (4, 6, 8)])
+def test_a_pixel_has_one_exclusive_label_at_most(axes):
+    logits = torch.randn((3, *axes), generator=torch.Generator().manual_seed(0))
+    said = rivals(logits) >= 0.5
+    likeliest = torch.cat((torch.zeros(1, *axes), logits)).argmax(0)
+    assert torch.equal(said, torch.stack([likeliest == label for label in (1, 2, 3)]))
+
+
+@pytest.mark.parametrize("axes", [(6, 8), (4, 6, 8)])
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_the_loss_ends_where_the_masks_are_drawn(axes, exclusive):
+    masks = torch.zeros(2, 3, *axes)
+    masks[:, 0, ..., :2], masks[:, 1, ..., 3:5] = 1, 1
+    weight = torch.ones_like(masks)
+    right, wrong = (segmentation_loss(20 * sign * (2 * masks - 1), masks, weight, exclusive).item() for sign in (1, -1))
+    assert right == pytest.approx(0, abs=1e-3)
+    assert wrong > 5
+    unknown = segmentation_loss(20 * (1 - 2 * masks), masks, torch.zeros_like(masks), exclusive)
+    assert unknown.item() == 0
