@@ -46,6 +46,8 @@ Model = Annotated[
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; an error of Fovea ends as one line on standard error and exit code 2."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it advises on kernels for other machines
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "32")  # batches differ in shape: by default a thousand kernels would be kept
     try:
         app(args=None if arguments is None else list(arguments), prog_name="fovea")
     except FoveaError as error:

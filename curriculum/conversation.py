@@ -41,7 +41,7 @@ def conversations(
         readings = writer.readings(Random(f"{seed}/{step}"), config.readings or 0)
         groups += [[encode(record, model)] for record in readings]
         rows = pack(groups, config.length or 1024, model.gap, model.pad_id)
-        total, n = wrapped(collate(rows, model.pad_id, images).to(device))
-        return {"loss": total / max(n, 1)}
+        total, weight = wrapped(collate(rows, model.pad_id, images).to(device))
+        return {"loss": total / weight}
 
     return objective

@@ -40,8 +40,8 @@ def objective_for(model, pixels=False):
             Message("assistant", (Part(f"The nodule measures {size} mm."),)),
         )
         encoded = encode(Record("a", "a", "size", messages, ("a",)), model)
-        total, n = wrapped(collate(pack([[encoded]], 256, model.gap, model.pad_id), model.pad_id, seen))
-        return {"loss": total / n}
+        total, weight = wrapped(collate(pack([[encoded]], 256, model.gap, model.pad_id), model.pad_id, seen))
+        return {"loss": total / weight}
 
     return objective
 

@@ -45,8 +45,8 @@ def test_packed_loss_is_the_loss_of_conversations_one_by_one(kind):
         groups = [encoded[:3], encoded[3:4], encoded[4:]]
         for length in (512, 110):
             rows = pack(groups, length, model.gap, model.pad_id)
-            together, n = model(collate(rows, model.pad_id, features))
-            assert n == sum(count for _, count in alone)
+            together, weight = model(collate(rows, model.pad_id, features))
+            assert float(weight) == pytest.approx(sum(float(w) for _, w in alone), rel=1e-5)
             assert float(together) == pytest.approx(sum(float(loss) for loss, _ in alone), rel=1e-4)
     assert len(pack(groups, 512, model.gap, model.pad_id)) == 1
     assert sum(len(r.ids) for r in pack(groups, 512, model.gap, model.pad_id)) < sum(len(e.ids) for e in encoded)

@@ -179,7 +179,7 @@ def _expert_alone(shop: Workshop, exams: Sequence[Exam]) -> list[Score]:
 def _score(shop: Workshop, stage: int, arm: str, exam: Exam, text: str) -> Score:
     value = grade(exam.question, exam.reply, text, shop.domain.vocabulary, shop.recipe.evaluation.tolerance)
     group = exam.item.group
-    return Score(stage, arm, exam.question.kind, group, exam.key, value, refused(text), DOUBT in text)
+    return Score(stage, arm, exam.question.kind, group, exam.key, value, refused(text), DOUBT in text, text)
 
 
 def _doubts(scores: Sequence[Score], arm: str) -> str:

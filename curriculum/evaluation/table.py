@@ -26,6 +26,7 @@ class Score:
     value: float
     refused: bool = False
     doubted: bool = False
+    text: str = ""
 
 
 @dataclass(frozen=True)

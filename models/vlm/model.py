@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ class Batch:
     mask: bool (row, 1, token, token), True where a token may look.
     features: float (image, token, channel), what the tower saw of the images in order of their mention, or the
     pictures themselves, uint8 (image, row, column, 3), for a tower that learns.
-    Labels are IGNORED wherever the assistant does not speak.
+    Labels are IGNORED wherever the assistant does not speak. weights: float (row, token), how much each label counts.
     """
 
     ids: Tensor
@@ -53,12 +53,11 @@ class Batch:
     visible: Tensor
     mask: Tensor
     labels: Tensor
+    weights: Tensor
     features: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(
-            *(getattr(self, name).to(device) for name in ("ids", "positions", "visible", "mask", "labels", "features"))
-        )
+        return Batch(*(getattr(self, item.name).to(device) for item in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -180,8 +179,8 @@ class VisionLanguageModel(nn.Module):
             out = out.masked_scatter(places[..., None], self.connector(features).to(out.dtype))
         return out
 
-    def forward(self, batch: Batch) -> tuple[Tensor, int]:
-        """Summed cross-entropy over the supervised tokens, and their number."""
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Weighted sum of the cross-entropy over the supervised tokens, and the sum of their weights."""
         hidden = self.decoder.base_model(
             inputs_embeds=self.embed(batch.ids, batch.features),
             attention_mask=self._masks(batch),
@@ -191,7 +190,8 @@ class VisionLanguageModel(nn.Module):
         targets = batch.labels[:, 1:]
         spoken = targets != IGNORED
         logits = self.decoder.get_output_embeddings()(hidden[:, :-1][spoken])
-        return nn.functional.cross_entropy(logits.float(), targets[spoken], reduction="sum"), int(spoken.sum())
+        weights = batch.weights[:, 1:][spoken]
+        return nn.functional.cross_entropy(logits.float(), targets[spoken], reduction="none") @ weights, weights.sum()
 
     @torch.no_grad()
     def generate(
