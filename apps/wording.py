@@ -39,8 +39,14 @@ def quantity(measure: Measure) -> str:
     if measure.name == "fraction":
         return figure(measure)
     unit = _UNITS.get(measure.unit, f" {measure.unit}")
-    spread = f" ± {number(measure.uncertainty)}" if measure.uncertainty else ""
+    spread = f" ± {_rounded(measure.uncertainty)}" if measure.uncertainty else ""
     return f"{number(measure.value)}{spread}{unit}"
+
+
+def _rounded(uncertainty: float) -> str:
+    """One significant digit, or two where the first is a 1: 0.005, 0.4, 1.2, 30."""
+    digits = 2 if f"{uncertainty:e}".startswith("1") else 1
+    return number(float(f"{uncertainty:.{digits}g}"))
 
 
 def typeset(text: str) -> str:

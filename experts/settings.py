@@ -36,6 +36,8 @@ class LabelConfig(Config):
     """Pieces of fewer network pixels are dropped."""
     rule: RuleConfig | None = None
     """For a label that follows from a measure."""
+    reported: bool = True
+    """false: drawn for the sake of others, such as lungs for the midline between them, and not told."""
     code: Code | None = None
     """Its concept; taken from the vocabulary or from the training findings where it is left out."""
 
@@ -103,8 +105,8 @@ class ExpertConfig(Config):
         needed = {config.rule.of for config in self.labels.values() if config.rule} | set(self.midline or ())
         if needed - set(drawn):
             raise ValueError(f"{', '.join(sorted(needed - set(drawn)))} must be among the labels without a rule")
-        if not drawn or "all" in self.labels:
-            raise ValueError("labels must hold one without a rule, and none named 'all'")
+        if not drawn or "all" in self.labels or not self.arguments["all"]:
+            raise ValueError("labels must hold one without a rule, one that is reported, and none named 'all'")
         if (self.low is None) != (self.high is None) or (self.low is not None and self.low >= (self.high or 0.0)):
             raise ValueError("low and high: both or neither, low below high")
         if any(n % 32 for n in self.size[1:]) or (self.size[0] > 1 and self.size[0] % 16):
@@ -118,8 +120,9 @@ class ExpertConfig(Config):
 
     @property
     def arguments(self) -> dict[str, tuple[str, ...]]:
-        """Each label for itself, and all of them."""
-        return {label: (label,) for label in self.labels} | {"all": tuple(self.labels)}
+        """Each label that is reported for itself, and all of them."""
+        told = tuple(label for label, config in self.labels.items() if config.reported)
+        return {label: (label,) for label in told} | {"all": told}
 
     def coded(self, vocabulary: Iterable[Term]) -> ExpertConfig:
         """The same with the codes of a vocabulary; raises ConfigError for a label that it does not hold."""

@@ -83,7 +83,7 @@ class Trained(ExpertContract):
 
     def test_labels_are_those_of_the_recipe(self, expert):
         wanted = next(e for e in recipe(self.domain_name).experts if e.name == self.expert_name)
-        assert set(expert.card.labels) == set(wanted.labels)
+        assert set(expert.card.labels) == set(wanted.arguments["all"])
         codes = {term.label: term.code for term in registry.domain(self.domain_name).vocabulary}
         assert all(label in codes for label in expert.card.labels)
 
@@ -137,3 +137,13 @@ def test_the_loss_ends_where_the_masks_are_drawn(axes, exclusive):
     assert wrong > 5
     unknown = segmentation_loss(20 * (1 - 2 * masks), masks, torch.zeros_like(masks), exclusive)
     assert unknown.item() == 0
+
+
+def test_what_is_drawn_for_others_is_not_told():
+    wanted = next(e for e in recipe("radiology").experts if e.name == "nodule_segmentation")
+    assert set(wanted.midline) <= set(wanted.drawn)
+    assert set(wanted.midline).isdisjoint(wanted.arguments)
+    assert wanted.arguments["all"] == ("nodule",)
+    silent = {label: {**wanted.labels[label].model_dump(), "reported": False} for label in wanted.labels}
+    with pytest.raises(ValueError, match="one that is reported"):
+        ExpertConfig.model_validate({**wanted.model_dump(), "labels": silent})

@@ -147,6 +147,19 @@ def test_a_measure_that_is_missing_is_an_error_not_a_guess() -> None:
             DOMAIN.answer(question, bare)
 
 
+def test_reports_keep_the_order_of_the_vocabulary() -> None:
+    shares = {"road": 0.7, "water": 0.1}
+    found = tuple(finding(label, Measure("fraction", part, "1")) for label, part in shares.items())
+    text = DOMAIN.answer(Question("report", ""), Facts(found, frozenset(TERMS))).text
+    sentences = text.split(". ")
+    assert len(sentences) == len(TERMS)
+    assert [sentences[list(TERMS).index(label)].split()[0] for label in ("water", "forest", "road")] == [
+        "Water",
+        "No",
+        "Roads",
+    ]
+
+
 def test_about_one_in_seven_measuring_questions_is_about_something_absent() -> None:
     places = [finding(label, Measure("area", 3.0, "ha"), Measure("fraction", 0.2, "1"), location="north-west")
               for label in ("water", "forest", "road")]  # fmt: skip

@@ -60,7 +60,9 @@ def test_chance_in_words_stays_close_to_the_score() -> None:
 
 
 def test_quantities_carry_unit_and_uncertainty() -> None:
-    assert quantity(Measure("area", 23.14, "cm2", 1.24)) == "23.1 ± 1.24 cm²"
+    assert quantity(Measure("area", 23.14, "cm2", 1.24)) == "23.1 ± 1.2 cm²"
+    assert quantity(Measure("cardiothoracic_ratio", 0.596, "1", 0.00508)) == "0.596 ± 0.005"
+    assert quantity(Measure("area", 19700, "m2", 2160)) == "19700 ± 2000 m²"
     assert quantity(Measure("count", 3, "1")) == "3"
     assert quantity(Measure("bearing", 41.7, "deg")) == "41.7°"
 

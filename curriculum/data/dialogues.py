@@ -39,7 +39,8 @@ class Writer:
         while len(records) < n:
             item = self.studies[rng.choice(list(self.studies))]
             for question in self._questions(item, rng, min(4, n - len(records))):
-                labels = [question.label] if question.label else sorted(item.facts.assessed)
+                order = [term.label for term in self.domain.vocabulary if term.label in item.facts.assessed]
+                labels = [question.label] if question.label else order
                 found = tuple(_surely(item.facts.finding(label) or _absent(label), rng) for label in labels)
                 shown = results([Call("expert", "all", found)], None)
                 reply = self.domain.answer(question, item.facts)

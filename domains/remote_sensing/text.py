@@ -224,12 +224,11 @@ def _class(facts: Facts) -> Reply:
 
 
 def _report(facts: Facts) -> Reply:
-    """One sentence a label: what is there by its share, then the objects, then what is not there."""
-    present = sorted((f for f in facts.findings if f.present), key=lambda f: (bool(f.measure("count")), -share(f)))
-    named = frozenset(f.label for f in present)
-    missing = [label for label in TERMS if label in facts.assessed - named]
-    sentences = [*(_statement(f) for f in present), *(f"No {name(label)}." for label in missing)]
-    return Reply(" ".join(sentences) or "There is nothing to report.", named)
+    """One sentence a label, in the order of the vocabulary, so that two reports can be compared line by line."""
+    found = {f.label: f for f in facts.findings if f.present}
+    asked = [label for label in TERMS if label in facts.assessed | found.keys()]
+    sentences = [_statement(found[label]) if label in found else f"No {name(label)}." for label in asked]
+    return Reply(" ".join(sentences) or "There is nothing to report.", frozenset(found))
 
 
 def _statement(finding: Finding) -> str:
