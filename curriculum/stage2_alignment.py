@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from curriculum.conversation import conversations
 from curriculum.data.dialogues import Writer
-from curriculum.parts.features import as_pixels
+from curriculum.parts.features import FeatureCache, as_pixels
 from curriculum.parts.fit import fit
 from curriculum.workshop import Workshop
 from models.vlm.model import VisionLanguageConfig, VisionLanguageModel
@@ -23,7 +25,10 @@ def train(shop: Workshop, resume: bool) -> Path:
         tower=recipe.tower or f"openclip:{shop.folder(1) / 'clip'}", factor=recipe.factor, decoder=recipe.decoder
     )
     model = VisionLanguageModel.build(wanted, shop.tokenizer)
-    images = as_pixels(shop.pictures, list(shop.pictures))
+    images: Mapping[str, Tensor] = as_pixels(shop.pictures)
+    if not any(prefix.startswith("tower") for phase in config.phases or () for prefix in phase.train):
+        images = cache = FeatureCache(shop.recipe.out / "features", model)
+        cache.add(shop.pictures)
     objective = conversations(shop, model, config, shop.writer(False), Writer.captions, images)
     fit(model, objective, config, shop.folder(2), f"{shop.domain.name}: stage 2, alignment", shop.tracker.log, resume)
     model.save(shop.folder(2) / "model")

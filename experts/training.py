@@ -177,11 +177,15 @@ def seeded(build: Callable[[], Network], seed: int) -> Network:
         return build()
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; without that it is slower than float32."""
+def has_bfloat16(device: torch.device, volume: bool) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; without that it is slower than float32.
+
+    Not for volumes on a CPU: there oneDNN's gradients of small 3-D convolutions read memory that was never written, as
+    of PyTorch 2.15, and are now and then not finite.
+    """
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()
-        return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+        return not volume and bool(able.get("amx_bf16") or able.get("avx512_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
@@ -206,13 +210,14 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cycle(step / training.steps))
     queue = torch.empty(0, dtype=torch.long)
     network.train()
-    if config.size[0] == 1:
+    volume = config.size[0] > 1
+    if not volume:
         network.to(memory_format=torch.channels_last)
     for step in track(range(training.steps), f"{config.name}: training"):
         while len(queue) < min(training.batch, n):
             queue = torch.cat((queue, torch.randperm(n, generator=generator)))
         indices, queue = queue[: training.batch], queue[training.batch :]
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device, volume)):
             value = loss(indices, generator)
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -47,6 +47,6 @@ class FeatureCache(Mapping[str, Tensor]):
         return len(self._names)
 
 
-def as_pixels(pictures: Mapping[str, Bytes], names: Sequence[str]) -> dict[str, Tensor]:
+def as_pixels(pictures: Mapping[str, Bytes]) -> dict[str, Tensor]:
     """Pictures as uint8 tensors (row, column, 3), for steps in which the tower learns."""
-    return {name: torch.from_numpy(pictures[name]) for name in names}
+    return {name: torch.from_numpy(picture) for name, picture in pictures.items()}
