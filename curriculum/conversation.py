@@ -37,7 +37,7 @@ def conversations(
             write(writer, writer.studies[name], Random(f"{seed}/{step}/{name}"), config.questions or 1)
             for name in chosen
         ]
-        groups = [[encode(record, model) for record in records] for records in written]
+        groups = [[encode(record, model) for record in records] for records in written if records]
         readings = writer.readings(Random(f"{seed}/{step}"), config.readings or 0)
         groups += [[encode(record, model)] for record in readings]
         rows = pack(groups, config.length or 1024, model.gap, model.pad_id)

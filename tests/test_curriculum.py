@@ -10,8 +10,10 @@ from random import Random
 import pytest
 
 from curriculum.assistant import Assistant
-from curriculum.data.dialogues import contradicts, draw, oracle
+from curriculum.conversation import conversations
+from curriculum.data.dialogues import Writer, contradicts, draw, oracle
 from curriculum.data.findings import claimed
+from curriculum.parts.features import FeatureCache
 from curriculum.prompts import DOUBT, FAILED, UNMEASURED, route
 from curriculum.recipe import Recipe
 from curriculum.run import train
@@ -21,6 +23,7 @@ from fovea.config import load
 from fovea.errors import ConfigError, ModelError
 from fovea.types import ExpertCard, Question
 from fovea.verbal import read_calls
+from models.vlm.model import VisionLanguageModel
 
 ARMS = {(0, "majority"), (1, "linear_probe"), (3, "none"), (3, "blind")} | {
     (4, arm) for arm in ("none", "expert", "shuffled", "oracle", "expert_alone", "blind")
@@ -160,6 +163,24 @@ def test_a_report_asks_every_expert_that_adds_a_label():
     assert route(Question("presence", "", "heart"), cards, "DX") == [("three", "heart")]
     assert route(Question("size", "", "heart"), cards, "DX") == [("one", "heart")]
     assert route(Question("size", "", "liver"), cards, "DX") == []
+
+
+def test_studies_without_questions_are_passed_over(shop, monkeypatch):
+    writer = shop.writer(False)
+    assert len(writer.readings(Random(0), 9)) == 9
+    model = VisionLanguageModel.open(shop.folder(3) / "model")
+    features = FeatureCache(shop.recipe.out / "features", model)
+    features.add(shop.pictures)
+    config, _ = shop.recipe.stage(3)
+    silent = writer.studies[pick(list(writer.studies), shop.recipe.seed, 0, config.batch)[0]]
+    ask = Writer._questions
+    monkeypatch.setattr(
+        Writer, "_questions", lambda self, item, rng, n: [] if item is silent else ask(self, item, rng, n)
+    )
+    objective = conversations(shop, model, config, writer, Writer.instructions, features)
+    assert objective(model, 0)["loss"].isfinite()
+    monkeypatch.setattr(Writer, "_questions", lambda *_: [])
+    assert writer.readings(Random(0), 9) == []
 
 
 def test_every_study_is_used_once_before_any_comes_again():

@@ -34,10 +34,10 @@ class Writer:
         ]
 
     def readings(self, rng: Random, n: int) -> list[Record]:
-        """Text alone: questions, the true findings of some studies, and the answers that they give."""
+        """Text alone: questions, the true findings of some studies, and the answers that they give; at most n."""
         records: list[Record] = []
-        while len(records) < n:
-            item = self.studies[rng.choice(list(self.studies))]
+        for name in rng.choices(list(self.studies), k=n):
+            item = self.studies[name]
             for question in self._questions(item, rng, min(4, n - len(records))):
                 order = [term.label for term in self.domain.vocabulary if term.label in item.facts.assessed]
                 labels = [question.label] if question.label else order

@@ -1,4 +1,4 @@
-"""First weights for a new decoder with which it learns to copy in about half the steps.
+"""First weights with which a new decoder learns to copy sooner.
 
 In trained transformers the product of query and key weights resembles the identity, and so does that of value and
 output weights: a token looks for its like and passes on what it finds (Trockman and Kolter 2023).
