@@ -72,14 +72,15 @@ class Dialogues(Config):
 
     none: float = Field(default=0.25, ge=0, le=1)
     """No expert is offered: the model answers from the image."""
-    wrong: float = Field(default=0.1, ge=0, le=1)
+    wrong: float = Field(default=0.12, ge=0, le=1)
     """The result belongs to another study."""
     failed: float = Field(default=0.06, ge=0, le=1)
     """The expert fails."""
-    partly_false: float = Field(default=0.06, ge=0, le=1)
+    partly_false: float = Field(default=0.08, ge=0, le=1)
     """One finding of the result is false."""
     truth: float = Field(default=0.3, ge=0, le=1)
-    """Share of correct results taken from ground truth instead of the expert's own output."""
+    """Share of correct results taken from ground truth instead of the expert's own output; its mistakes always are,
+    as doubt is learned from results that are visibly another study's or false, not from near misses."""
     overlay: bool = True
     """Show the findings drawn over the picture as a second image."""
     direct: tuple[Kind, ...] = ("class",)

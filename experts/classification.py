@@ -88,7 +88,7 @@ def train(
         logits = network(pixels).float()
         return functional.binary_cross_entropy_with_logits(logits, truth, known, reduction="sum") / known.sum().clamp(1)
 
-    fit(network, loss, len(data), config, seed, device, log)
+    fit(network, loss, torch.ones(len(data), dtype=torch.long), config, seed, device, log)
     trials = {label: Trial() for label in labels}
     expert = ClassificationExpert(config, {}, network, card_of(config, network, data.digests), device)
     digests = []

@@ -174,13 +174,15 @@ def train(
     share = data.sizes.sum(0) / (data.drawn.sum(0) * math.prod(config.size)).clamp(min=1)
     with torch.no_grad():
         network.bias.copy_(torch.logit(share.clamp(0.02, 0.5)))
+    rarity = share.clamp(min=1e-6).rsqrt().clamp(max=config.training.rare).to(device)
 
     def loss(indices: Tensor, generator: torch.Generator) -> Tensor:
         pixels, valid, masks = batch(config, data, indices, generator, device)
-        drawn = data.drawn[indices].to(device).view(*masks.shape[:2], *([1] * (masks.ndim - 2)))
-        return segmentation_loss(network(pixels).float(), masks, valid * drawn, config.exclusive)
+        flat = [1] * (masks.ndim - 2)
+        known = valid * data.drawn[indices].to(device).view(*masks.shape[:2], *flat)
+        return segmentation_loss(network(pixels).float(), masks, known, config.exclusive, rarity.view(-1, *flat))
 
-    fit(network, loss, len(data), config, seed, device, log)
+    fit(network, loss, times(data.sizes > 0, config.training.rare), config, seed, device, log)
     plain = {
         label: Calibration(support=support(data.sizes[data.sizes[:, place] > 0, place]))
         for place, label in enumerate(labels)
@@ -196,11 +198,20 @@ def support(sizes: Tensor) -> int:
     return max(int(np.quantile(sizes.numpy(), 0.05)), 1) if len(sizes) else 1
 
 
-def segmentation_loss(logits: Tensor, masks: Tensor, weight: Tensor, exclusive: bool = False) -> Tensor:
+def times(shown: Tensor, rare: float) -> Tensor:
+    """How often a study comes in a pass, from what it shows (study, label): as its rarest label is rare, from once to
+    `rare` times."""
+    share = shown.float().mean(0).clamp(min=1e-6)
+    return (shown / share).amax(1).clamp(1, rare).round().long()
+
+
+def segmentation_loss(
+    logits: Tensor, masks: Tensor, weight: Tensor, exclusive: bool = False, rarity: Tensor | float = 1.0
+) -> Tensor:
     """Cross-entropy of the pixels plus 1 - Dice over the whole batch for each label that it shows.
 
     `weight` is 0 where there is no data, or where the label's mask is not known. Of `exclusive` labels a pixel has one
-    or none.
+    or none; of others, a pixel that has the label counts `rarity` times.
     """
     known = masks * weight
     if exclusive:
@@ -210,7 +221,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, weight: Tensor, exclusive: 
         entropy = -masks.shape[1] * ((shares[:, 1:] * known).sum() + (shares[:, :1] * nothing).sum())
         inside = shares[:, 1:].exp() * weight
     else:
-        entropy = (functional.softplus(logits) * weight - logits * known).sum()
+        entropy = (functional.softplus(logits) * (weight - known) + rarity * functional.softplus(-logits) * known).sum()
         inside = torch.sigmoid(logits) * weight
     axes = [0, *range(2, logits.ndim)]
     both, either, shown = ((inside * known).sum(axes), (inside + known).sum(axes), known.sum(axes) > 0)

@@ -64,6 +64,9 @@ class TrainingConfig(Config):
     crop: int = Field(default=0, ge=0, multiple_of=32)
     """Side of the part of a picture that one update shows, in pixels; 0 is the whole. Parts cost less where what is
     sought can be told without the rest: things seen from above, not the left lung."""
+    rare: float = Field(default=1.0, ge=1)
+    """How many times more a pixel of a rare label may weigh in the cross-entropy than one of none: the root of how
+    rare it is, up to this. Above 1, studies with rare labels are also shown more often."""
     turns: bool = False
     """Whether mirrored and quarter-turned pictures are as likely: true of scenes from above, not of patients."""
 

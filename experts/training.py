@@ -192,13 +192,13 @@ def has_bfloat16(device: torch.device, volume: bool) -> bool:
 def fit(
     network: nn.Module,
     loss: Callable[[Tensor, torch.Generator], Tensor],
-    n: int,
+    times: Tensor,
     config: ExpertConfig,
     seed: int,
     device: torch.device,
     log: Log | None,
 ) -> None:
-    """Train a network in place: AdamW, one cycle of the rate, each study once in every pass.
+    """Train a network in place: AdamW, one cycle of the rate, each study so many `times` in every pass.
 
     An update whose gradient is not finite is left out.
 
@@ -208,14 +208,14 @@ def fit(
     training, generator = config.training, torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=training.rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cycle(step / training.steps))
-    queue = torch.empty(0, dtype=torch.long)
+    every, queue = torch.arange(len(times)).repeat_interleave(times), torch.empty(0, dtype=torch.long)
     network.train()
     volume = config.size[0] > 1
     if not volume:
         network.to(memory_format=torch.channels_last)
     for step in track(range(training.steps), f"{config.name}: training"):
-        while len(queue) < min(training.batch, n):
-            queue = torch.cat((queue, torch.randperm(n, generator=generator)))
+        while len(queue) < min(training.batch, len(times)):
+            queue = torch.cat((queue, every[torch.randperm(len(every), generator=generator)]))
         indices, queue = queue[: training.batch], queue[training.batch :]
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device, volume)):
             value = loss(indices, generator)

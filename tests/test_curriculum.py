@@ -148,6 +148,20 @@ def test_an_oracle_never_contradicts_the_truth(shop):
                 assert not contradicts(shop.domain, question, facts, item.facts), question
 
 
+def test_what_is_answered_without_doubt_is_true_and_is_what_was_shown(shop):
+    writer, undoubted = shop.writer(True), 0
+    for turn, item in enumerate(shop.corpus.items[:12]):
+        for question in shop.domain.questions(item.study, item.facts, Random(turn)):
+            calls = route(question, shop.cards, item.modality)
+            if not calls or question.kind == "report":
+                continue
+            done, answer, _ = writer._outcome(item, question, calls, Random(turn))
+            if DOUBT not in answer and FAILED not in answer:
+                assert not contradicts(shop.domain, question, claimed(done), item.facts), question
+                undoubted += 1
+    assert undoubted > 20
+
+
 def test_a_report_asks_every_expert_that_adds_a_label():
     def card(name, *labels, modalities=("DX",)):
         arguments = {label: (label,) for label in labels} | {"all": labels}

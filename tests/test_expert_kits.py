@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from curriculum.recipe import Recipe
-from experts.segmentation import rivals, segmentation_loss
+from experts.segmentation import rivals, segmentation_loss, times
 from experts.settings import ExpertConfig
 from fovea import config, registry
 from fovea.testing import ExpertContract
@@ -104,6 +104,10 @@ class TestTorsoSegmentation(Trained):
     domain_name, expert_name = "radiology", "torso_segmentation"
 
 
+class TestLesionSegmentation(Trained):
+    domain_name, expert_name = "radiology", "lesion_segmentation"
+
+
 class TestLandCoverSegmentation(Trained):
     domain_name, expert_name = "remote_sensing", "land_cover_segmentation"
 
@@ -137,6 +141,26 @@ def test_the_loss_ends_where_the_masks_are_drawn(axes, exclusive):
     assert wrong > 5
     unknown = segmentation_loss(20 * (1 - 2 * masks), masks, torch.zeros_like(masks), exclusive)
     assert unknown.item() == 0
+
+
+def test_a_rare_label_weighs_more_where_it_is_and_nowhere_else():
+    masks = torch.zeros(1, 1, 4, 4)
+    masks[..., 0] = 1
+    weight = torch.ones_like(masks)
+    missed, invented = -20 * torch.ones_like(masks), 20 * torch.ones_like(masks)
+    gain = [
+        (segmentation_loss(logits, masks, weight, rarity=5.0) - segmentation_loss(logits, masks, weight)).item()
+        for logits in (missed, invented)
+    ]
+    assert gain[0] == pytest.approx(4 * 20 / 4, rel=1e-3)  # a quarter of the pixels, each 20 off
+    assert gain[1] == pytest.approx(0, abs=1e-3)
+
+
+def test_studies_of_rare_labels_are_shown_more_often():
+    shown = torch.tensor([[1, 1], [1, 0], [1, 0], [0, 0]]).bool()
+    assert times(shown, 10).tolist() == [4, 1, 1, 1]
+    assert times(shown, 3).tolist() == [3, 1, 1, 1]
+    assert times(shown, 1).tolist() == [1, 1, 1, 1]
 
 
 def test_what_is_drawn_for_others_is_not_told():

@@ -70,10 +70,10 @@ def picture(service: Service, session: Session) -> None:
 def _view(service: Service, study: Study) -> View:
     """What the controls above the picture say; only those are shown that have a choice."""
     presets, images = service.domain.presets, len(study.images)
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    preset = left.segmented_control(
+    preset = st.segmented_control(
         "Display", presets, default=presets[0], format_func=words, key=f"preset-{service.domain.name}", required=True
     )
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
     image = (
         right.selectbox("Image", range(images), format_func=lambda i: f"Image {i + 1}", key=f"image-{study.id}")
         if images > 1

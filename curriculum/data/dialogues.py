@@ -108,15 +108,13 @@ class Writer:
         draw_ -= shares.wrong
         if 0 <= draw_ < shares.partly_false:
             return [_falsified(call, rng) for call in own], f"{DOUBT} {alone}", key
-        if rng.random() < shares.truth:
-            true = [oracle(item.facts, call, self.cards) for call in calls]
-            true = [replace(call, findings=tuple(_surely(f, rng) for f in call.findings)) for call in true]
-            return true, truth, key.replace("overlay", "truth", 1)
         if any(call.failure for call in own):
             return own, f"{FAILED} {alone}", ""
         facts = self.findings.facts(item.id, calls)
-        if contradicts(self.domain, question, facts, item.facts):
-            return own, f"{DOUBT} {alone}", key
+        if rng.random() < shares.truth or contradicts(self.domain, question, facts, item.facts):
+            true = [oracle(item.facts, call, self.cards) for call in calls]
+            true = [replace(call, findings=tuple(_surely(f, rng) for f in call.findings)) for call in true]
+            return true, truth, key.replace("overlay", "truth", 1)
         return own, self.domain.answer(question, facts).text, key
 
     def _record(self, item: Item, kind: str, messages: tuple[Message, ...], overlay: str = "") -> Record:

@@ -138,6 +138,8 @@ def _check_kind(ds: Dataset) -> Kind:
         raise UnsupportedError(f"{_REFUSED[sop]} in DICOM", "an image", "Give the images that it refers to.")
     if not ds.get("Rows") or not ds.get("Columns"):
         name = sop.name if sop and sop.name != sop else "no image type that is known"
+        if "Image Storage" in name:
+            raise InputError(f"{name} without Rows and Columns", "a whole file", "Fetch it again.")
         raise UnsupportedError(f"DICOM without a picture ({name})", "an image", "Give the images that it refers to.")
     if ds.get("BurnedInAnnotation") == "YES":
         raise UnsupportedError("a picture with identifiers burned in", "none", "Mask the text in the picture first.")

@@ -22,13 +22,13 @@ from fovea.types import Facts, Finding, Mask, Origin, Sample
 RADIOGRAPH_LABELS = (
     "left_lung", "right_lung", "heart", "cardiomegaly", "pleural_effusion", "pneumothorax", "nodule", "support_device",
 )  # fmt: skip
-CT_LABELS = ("liver", "spleen", "left_kidney", "right_kidney", "liver_lesion", "kidney_lesion")
+CT_LABELS = ("liver", "spleen", "left_kidney", "right_kidney", "liver_lesion")
 _TRUTH = Origin("truth", "1")
 _WHITE = 4095
 
 
 def synth(directory: Path, n: int, seed: int) -> list[Sample]:
-    """Write `n` studies under `directory`, four of five radiographs; the same seed writes the same bytes.
+    """Write `n` studies under `directory`, two of three radiographs; the same seed writes the same bytes.
 
     A radiograph is a file, a CT series a folder. Study i depends on `seed` and i alone; one patient in nine has two.
     """
@@ -42,7 +42,7 @@ def study(directory: Path, seed: int, index: int) -> Sample:
     patient = Patient.draw(body)
     directory.mkdir(parents=True, exist_ok=True)
     header = _header(patient, f"{seed}-{person}", f"{seed}/{index}", rng)
-    if index % 5 == 2:
+    if index % 3 == 2:
         made = series(patient, body, rng)
         path, facts = directory / f"{index:05d}", _facts(made.truths, CT_LABELS, {})
         _write_series(path, made, header, rng)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy.ndimage import distance_transform_edt
 
-from domains.radiology.anatomy import LEFT, RIGHT, SIDES, Patient, Truth, caliper, side_word
+from domains.radiology.anatomy import LEFT, RIGHT, SIDES, Patient, Truth, caliper
 from domains.radiology.beam import turn
 from domains.radiology.voxels import Canvas, Weight
 from fovea.types import Bools, Floats, Measure
@@ -69,9 +69,8 @@ def series(patient: Patient, body: Generator, rng: Generator) -> Series:
     organs = _organs(canvas, build, tissue, room, body, rng)
     masks = {name: canvas.mask(weight) for name, weight in organs.items()}
     lesions = _liver_lesions(canvas, masks["liver"], phase, tissue["liver"], rng)
-    renal = _kidney_lesions(canvas, masks, phase, tissue["cortex"], rng)
     _finish(canvas, rng)
-    return Series(canvas.values, canvas.spacing, canvas.origin, phase, tuple(_truths(canvas, masks, lesions, renal)))
+    return Series(canvas.values, canvas.spacing, canvas.origin, phase, tuple(_truths(canvas, masks, lesions)))
 
 
 def _canvas(build: Build, rng: Generator) -> Canvas:
@@ -231,39 +230,16 @@ def _kidney(canvas: Canvas, build: Build, side: int, room: Floats, body: Generat
 
 def _liver_lesions(canvas: Canvas, liver: Bools, phase: str, around: float, rng: Generator) -> list[Bools]:
     """Nought to three lesions deep in the liver: dark, or in arterial phase at times bright."""
-    count = int(rng.choice(4, p=(0.52, 0.22, 0.15, 0.11)))
+    count = int(rng.choice(4, p=(0.4, 0.3, 0.18, 0.12)))
     bright = phase == "arterial" and rng.random() < 0.45
     step = rng.uniform(38, 75) if bright else -rng.uniform(22, 42) if phase == "plain" else -rng.uniform(38, 85)
     found: list[Bools] = []
     for _ in range(count):
-        radius = float(np.exp(rng.uniform(np.log(8), np.log(40)))) / 2
+        radius = float(np.exp(rng.uniform(np.log(12), np.log(48)))) / 2
         lesion = _lesion(canvas, liver, found, radius, 1.15, rng)
         if lesion is not None:
             canvas.paint(lesion.times(liver[lesion.block].astype(np.float32)), around + step * rng.uniform(0.85, 1.15))
             found.append(canvas.mask(lesion) & liver)
-    return found
-
-
-def _kidney_lesions(
-    canvas: Canvas, masks: dict[str, Bools], phase: str, around: float, rng: Generator
-) -> list[tuple[int, Bools]]:
-    """Nought to two cysts or solid lesions that bulge out of the kidneys; their kidney then holds them too."""
-    kidneys = {side: f"{word}_kidney" for side, word in SIDES.items() if f"{word}_kidney" in masks}
-    found: list[tuple[int, Bools]] = []
-    for _ in range(int(rng.choice(3, p=(0.58, 0.27, 0.15)))):
-        side = int(rng.choice(list(kidneys)))
-        kidney = masks[kidneys[side]]
-        radius = float(np.exp(rng.uniform(np.log(8), np.log(36)))) / 2
-        lesion = _lesion(canvas, kidney, [mask for _, mask in found], radius, 0.45, rng)
-        if lesion is None:
-            continue
-        room = kidney | ~np.logical_or.reduce([*masks.values()])
-        dense = 72 + rng.normal(0, 8) if phase == "plain" else around - rng.uniform(55, 95)
-        value = rng.uniform(0, 14) if rng.random() < 0.6 else dense
-        canvas.paint(lesion.times(room[lesion.block].astype(np.float32)), value)
-        shown = canvas.mask(lesion) & room
-        masks[kidneys[side]] = kidney | shown
-        found.append((side, shown))
     return found
 
 
@@ -300,25 +276,17 @@ def _finish(canvas: Canvas, rng: Generator) -> None:
     np.clip(np.rint(values, out=values), -1024, 3071, out=values)
 
 
-def _truths(
-    canvas: Canvas, masks: Mapping[str, Bools], lesions: list[Bools], renal: list[tuple[int, Bools]]
-) -> Iterable[Truth]:
+def _truths(canvas: Canvas, masks: Mapping[str, Bools], lesions: list[Bools]) -> Iterable[Truth]:
     """Labels with their measures, as they can be read off the masks; organs hold their lesions."""
     voxel = float(np.prod(canvas.spacing)) / 1000
 
     def volume(mask: Bools) -> Measure:
         return Measure("volume", float(np.count_nonzero(mask) * voxel), "mL")
 
-    def extent(parts: list[Bools]) -> tuple[Measure, Measure]:
-        largest = max(parts, key=np.count_nonzero)
-        size = max(caliper(plane, canvas.spacing[1]) for plane in largest if plane.any())
-        return Measure("count", len(parts), "1"), Measure("longest_diameter", size, "mm")
-
     for name, mask in masks.items():
         yield Truth(name, mask, measures=(volume(mask),))
     if lesions:
-        union = np.logical_or.reduce(lesions)
-        yield Truth("liver_lesion", union, measures=(*extent(lesions), volume(union)))
-    if renal:
-        parts = [mask for _, mask in renal]
-        yield Truth("kidney_lesion", np.logical_or.reduce(parts), side_word([side for side, _ in renal]), extent(parts))
+        largest, union = max(lesions, key=np.count_nonzero), np.logical_or.reduce(lesions)
+        size = max(caliper(plane, canvas.spacing[1]) for plane in largest if plane.any())
+        count, diameter = Measure("count", len(lesions), "1"), Measure("longest_diameter", size, "mm")
+        yield Truth("liver_lesion", union, measures=(count, diameter, volume(union)))
