@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from experts.calibration import Calibration
 from experts.preparation import Input, choose, prepare
 from experts.settings import ExpertConfig
+from experts.training import has_bfloat16
 from fovea.config import parse
 from fovea.errors import ConfigError, ExpertError, InputError, ModelError
 from fovea.jsonable import from_json, to_json
@@ -97,7 +98,8 @@ class NetworkExpert(ABC, Generic[Output]):
         """The network's logits on the CPU, (study, label, …)."""
         pixels = torch.stack([torch.from_numpy(seen.pixels) for seen in inputs])
         pixels = pixels.squeeze(2) if self.config.size[0] == 1 else pixels
-        with torch.inference_mode():
+        fast = torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device))
+        with torch.inference_mode(), fast:
             answer: Tensor = self.network(pixels.to(self.device))
         return answer.float().cpu()
 

@@ -177,15 +177,11 @@ def seeded(build: Callable[[], Network], seed: int) -> Network:
         return build()
 
 
-def has_bfloat16(device: torch.device, volume: bool) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; without that it is slower than float32.
-
-    Not for volumes on a CPU: there oneDNN's gradients of small 3-D convolutions read memory that was never written, as
-    of PyTorch 2.15, and are now and then not finite.
-    """
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; without that it is slower than float32."""
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()
-        return not volume and bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+        return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
@@ -200,7 +196,9 @@ def fit(
 ) -> None:
     """Train a network in place: AdamW, one cycle of the rate, each study so many `times` in every pass.
 
-    An update whose gradient is not finite is left out.
+    An update whose gradient is not finite is left out. Volumes are trained in float32 on a CPU: there oneDNN's bfloat16
+    gradients of small 3-D convolutions read memory that was never written, as of PyTorch 2.15, and are now and then not
+    finite.
 
     `loss` takes the indices of a batch's studies and the generator of their variation. `log` is told the loss now
     and then: name, value, step.
@@ -213,11 +211,12 @@ def fit(
     volume = config.size[0] > 1
     if not volume:
         network.to(memory_format=torch.channels_last)
+    exact = volume and device.type == "cpu"
     for step in track(range(training.steps), f"{config.name}: training"):
         while len(queue) < min(training.batch, len(times)):
             queue = torch.cat((queue, every[torch.randperm(len(every), generator=generator)]))
         indices, queue = queue[: training.batch], queue[training.batch :]
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device, volume)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=not exact and has_bfloat16(device)):
             value = loss(indices, generator)
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
