@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curriculum.prompts import DOUBT, FAILED, ask, results, say
 from fovea.types import Answer, Call, ExpertCard, Finding, Message, Record, Sentence, Term
-from fovea.verbal import LOCATIONS, all_calls, figure, named, read_calls
+from fovea.verbal import LOCATIONS, all_calls, figure, named, read_calls, words
 from models.vlm.grammar import CallGrammar
 from models.vlm.model import Generated, Prompt, VisionLanguageModel
 
@@ -123,16 +123,20 @@ def _sentence(text: str, findings: Sequence[Finding], failed: bool, vocabulary: 
         return Sentence(text, "failed")
     if text == DOUBT:
         return Sentence(text, "contradicted", tuple(range(len(findings))))
-    labels = {label for label, _ in named(text.lower(), vocabulary)}
+    plain = text.lower()
+    labels = {label for label, _ in named(plain, vocabulary)}
     evidence = tuple(i for i, finding in enumerate(findings) if finding.label in labels)
     if not evidence and len(findings) == 1:
         evidence = (0,)
     if not evidence:
         return Sentence(text, "failed" if failed else "model")
     told = [findings[i] for i in evidence]
-    denies = re.match(r"(no|there is no|there are no)\b", text.lower()) is not None
+    denies = re.match(r"(no|there is no|there are no)\b", plain) is not None
+    names = [name.lower() for t in vocabulary if t.label in labels for name in (words(t.label), *t.synonyms)]
+    # the side of a "left kidney" is no place
+    plain = re.sub("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)), "", plain)
     figures = set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?!\d)", text))
-    places = set(re.findall(rf"(?<![\w-])(?:{'|'.join(LOCATIONS)})(?![\w-])", text.lower()))
+    places = set(re.findall(rf"(?<![\w-])(?:{'|'.join(LOCATIONS)})(?![\w-])", plain))
     sound = (
         any(finding.present is not denies for finding in told)
         and figures <= {figure(m).partition(" ")[0] for finding in told for m in finding.measures}
