@@ -194,7 +194,7 @@ def test_a_few_patients_have_two_studies(samples, tmp_path):
     assert set(studies.values()) == {1, 2}
     assert sum(count == 2 for count in studies.values()) == COUNT // 10
     files = [Path(s.path) for s in samples if studies[s.group] == 2][:2]
-    pair = [dcmread(next(f.glob("*"), None) or f, stop_before_pixels=True) for f in files]
+    pair = [dcmread(f if f.is_file() else next(f.iterdir()), stop_before_pixels=True) for f in files]
     assert pair[0].PatientSex == pair[1].PatientSex
     assert pair[0].PatientAge == pair[1].PatientAge
     assert pair[0].StudyInstanceUID != pair[1].StudyInstanceUID

@@ -236,22 +236,19 @@ def _liver_lesions(canvas: Canvas, liver: Bools, phase: str, around: float, rng:
     found: list[Bools] = []
     for _ in range(count):
         radius = float(np.exp(rng.uniform(np.log(12), np.log(48)))) / 2
-        lesion = _lesion(canvas, liver, found, radius, 1.15, rng)
+        lesion = _lesion(canvas, liver, found, radius, rng)
         if lesion is not None:
             canvas.paint(lesion.times(liver[lesion.block].astype(np.float32)), around + step * rng.uniform(0.85, 1.15))
             found.append(canvas.mask(lesion) & liver)
     return found
 
 
-def _lesion(
-    canvas: Canvas, organ: Bools, others: Iterable[Bools], radius: float, depth: float, rng: Generator
-) -> Weight | None:
-    """An ellipsoid in an organ, its centre `depth` radii or more under the surface and well away from others; None
-    where there is no such place."""
+def _lesion(canvas: Canvas, organ: Bools, others: Iterable[Bools], radius: float, rng: Generator) -> Weight | None:
+    """An ellipsoid well inside an organ and away from others; None where there is no such place."""
     spans = [np.flatnonzero(organ.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
     block = tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
     inside = np.pad(organ[block], 1)
-    good = distance_transform_edt(inside, sampling=canvas.spacing)[1:-1, 1:-1, 1:-1] >= depth * radius
+    good = distance_transform_edt(inside, sampling=canvas.spacing)[1:-1, 1:-1, 1:-1] >= 1.15 * radius
     for other in (mask[block] for mask in others):
         if other.any():
             good &= distance_transform_edt(~other, sampling=canvas.spacing) > radius + 2 * max(canvas.spacing)
