@@ -112,6 +112,8 @@ class ExpertConfig(Config):
             raise ValueError("labels must hold one without a rule, one that is reported, and none named 'all'")
         if (self.low is None) != (self.high is None) or (self.low is not None and self.low >= (self.high or 0.0)):
             raise ValueError("low and high: both or neither, low below high")
+        if self.exclusive and self.training.rare > 1:
+            raise ValueError("rare: 1 where labels are exclusive; its weight is for labels that may overlap")
         if any(n % 32 for n in self.size[1:]) or (self.size[0] > 1 and self.size[0] % 16):
             raise ValueError(f"size {self.size}: rows and columns in multiples of 32, slices 1 or a multiple of 16")
         return self

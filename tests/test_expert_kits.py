@@ -156,6 +156,12 @@ def test_a_rare_label_weighs_more_where_it_is_and_nowhere_else():
     assert gain[1] == pytest.approx(0, abs=1e-3)
 
 
+def test_rare_labels_are_not_weighed_where_labels_are_exclusive():
+    wanted = next(e for e in recipe("remote_sensing").experts if e.exclusive).model_dump()
+    with pytest.raises(ValueError, match="rare: 1 where labels are exclusive"):
+        ExpertConfig.model_validate({**wanted, "training": {**wanted["training"], "rare": 10}})
+
+
 def test_studies_of_rare_labels_are_shown_more_often():
     shown = torch.tensor([[1, 1], [1, 0], [1, 0], [0, 0]]).bool()
     assert times(shown, 10).tolist() == [4, 1, 1, 1]
