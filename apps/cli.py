@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apps.data import data_app
 from fovea import __version__
 from fovea.errors import ConfigError, FoveaError
 
@@ -29,7 +30,6 @@ app = typer.Typer(
     help="Make, check and use specialist vision-language models that know when to ask an expert network.",
 )
 experts_app = typer.Typer(invoke_without_command=True, help="List the kinds of expert, or train a recipe's experts.")
-data_app = typer.Typer(no_args_is_help=True, help="Make sample studies.")
 app.add_typer(experts_app, name="experts")
 app.add_typer(data_app, name="data")
 
@@ -133,20 +133,6 @@ def inspect(file: Annotated[Path, typer.Argument(help="A file, or the folder of 
 
     for domain, files in studies(file, installed_domains()):
         _table(("", ""), [*facts(domain, domain.load(files)), ("", "")], head=False)
-
-
-@data_app.command("synth")
-def data_synth(
-    domain: Annotated[str, typer.Argument(help="A domain's name.")],
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
-    n: Annotated[int, typer.Option(help="How many studies.", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="The same seed writes the same bytes.")] = 0,
-) -> None:
-    """Write synthetic studies of a domain with their ground truth."""
-    from fovea import registry
-
-    samples = registry.domain(domain).synth(directory, n, seed)
-    typer.echo(f"{len(samples)} studies in {directory}")
 
 
 @app.command()
