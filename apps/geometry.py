@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fovea.image import DETECTOR, LPS, PIXEL, Grid
+from fovea.image import DETECTOR, LPS, PIXEL, SLIDE, Grid
 from fovea.verbal import number
 
 _PATIENT = (("R", "L"), ("A", "P"), ("F", "H"))
@@ -33,7 +33,7 @@ def scale(grid: Grid) -> Scale | None:
     On the Earth it is the geodesic distance between neighbours at the centre of the image, so it also
     holds for degrees and for Web Mercator.
     """
-    if grid.frame in (LPS, DETECTOR):
+    if grid.frame in (LPS, DETECTOR, SLIDE):
         return Scale(grid.spacing[1], grid.spacing[2], "mm")
     if grid.frame == PIXEL:
         return None
@@ -61,7 +61,12 @@ def _ground(grid: Grid) -> Scale | None:
 
 def frame_name(grid: Grid) -> str:
     """The frame in words: "EPSG:32636, WGS 84 / UTM zone 36N", "patient coordinates"."""
-    known = {LPS: "patient coordinates", DETECTOR: "detector plane", PIXEL: "none: sizes are in pixels"}
+    known = {
+        LPS: "patient coordinates",
+        DETECTOR: "detector plane",
+        SLIDE: "microscope slide",
+        PIXEL: "none: sizes are in pixels",
+    }
     if grid.frame in known:
         return known[grid.frame]
     from pyproj import CRS
@@ -79,7 +84,7 @@ def edges(grid: Grid, frontal: bool = True) -> tuple[str, str]:
 
     An edge that looks in no direction known is "". `frontal` says whether a detector's plane is the frontal one.
     """
-    if grid.frame == PIXEL or (grid.frame == DETECTOR and not frontal):
+    if grid.frame in (PIXEL, SLIDE) or (grid.frame == DETECTOR and not frontal):
         return "", ""
     columns, rows = grid.affine[:3, 0], grid.affine[:3, 1]
     if grid.frame == DETECTOR:

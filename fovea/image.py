@@ -27,6 +27,8 @@ LPS = "LPS mm"
 """Patient coordinates in mm: x to the left, y to the back (posterior), z to the head (superior)."""
 DETECTOR = "detector mm"
 """The plane of a projection image in mm: x to the patient's left, y towards the feet."""
+SLIDE = "slide mm"
+"""The plane of a microscope slide in mm, as DICOM PS3.3 C.8.12.2 defines it: x and y along its edges."""
 PIXEL = "pixel"
 """No physical size is known: lengths and areas in real units cannot be given."""
 
@@ -44,7 +46,7 @@ class Window:
 class Grid:
     """Where the pixels of an image lie.
 
-    `affine` is float64 (4, 4); `frame` is LPS, DETECTOR, PIXEL or the name of a CRS ("EPSG:32636", WKT);
+    `affine` is float64 (4, 4); `frame` is LPS, DETECTOR, SLIDE, PIXEL or the name of a CRS ("EPSG:32636", WKT);
     `shape` is (slices, rows, columns). A singular or non-finite affine raises GeometryError.
     """
 
@@ -89,7 +91,7 @@ class Grid:
     @property
     def georeferenced(self) -> bool:
         """Whether the frame is a coordinate reference system of the Earth."""
-        return self.frame not in (LPS, DETECTOR, PIXEL)
+        return self.frame not in (LPS, DETECTOR, SLIDE, PIXEL)
 
     @cached_property
     def spacing(self) -> tuple[float, float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -12,6 +12,7 @@ from fovea.errors import InputError
 from fovea.image import DETECTOR as DETECTOR
 from fovea.image import LPS as LPS
 from fovea.image import PIXEL as PIXEL
+from fovea.image import SLIDE as SLIDE
 from fovea.image import Bools as Bools
 from fovea.image import Bytes as Bytes
 from fovea.image import Channel as Channel
@@ -27,7 +28,7 @@ from fovea.image import Window as Window
 class Source:
     """Where a study came from, without names: SHA-256 of each file, and the reader with its version."""
 
-    hashes: tuple[str, ...]
+    hashes: Sequence[str]
     reader: str
 
 

@@ -6,7 +6,12 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
     generate_uid,
 )
 
@@ -108,3 +113,26 @@ def enhanced(values, order, repeat=1):
         groups.append(group)
     ds.PerFrameFunctionalGroupsSequence = groups
     return ds
+
+
+def seeds(folder):
+    """The bytes of small files of many kinds, for tests that damage them."""
+    gray, color = rng.integers(0, 200, (40, 36)).astype(np.uint16), rng.integers(0, 200, (40, 32, 3)).astype(np.uint8)
+    slices = rng.integers(0, 100, (2, 5, 6)).astype(np.int16)
+    window = {"WindowCenter": 3, "WindowWidth": 9, "PixelPaddingValue": 0}
+    made = [
+        (make(gray, modality="DX", sop=DX, **window), ExplicitVRLittleEndian),
+        (make(gray, modality="MR", sop=MR, SliceThickness=2, **PLANE), ImplicitVRLittleEndian),
+        (make(gray, modality="MR", sop=MR, SliceThickness=2, **PLANE), DeflatedExplicitVRLittleEndian),
+        (make(color, modality="US", sop=SC), ExplicitVRLittleEndian),
+        (enhanced(slices, np.arange(2)), ExplicitVRLittleEndian),
+    ]
+    found = [save(ds, folder / "seed", syntax).read_bytes() for ds, syntax in made]
+    for syntax in (RLELossless, JPEG2000Lossless, JPEGLSLossless):
+        for ds in (make(gray, modality="DX", sop=DX, **window), make(color, modality="US", sop=SC)):
+            path = save(ds, folder / "seed")
+            packed = pydicom.dcmread(path)
+            packed.compress(syntax)
+            packed.save_as(path)
+            found.append(path.read_bytes())
+    return found

@@ -77,7 +77,7 @@ def lost(ds, number):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"shift": (0.3, 0, 0)}, "from slice 2"),
+        ({"edit": moved(2, (0.3, 0, 0))}, "from slice 3"),
         ({"edit": moved(2, (0, 0, -2.5))}, "slices 2 and 3 at the same"),
         ({"edit": moved(4, (0, 0, 2.5))}, "1 missing between slices 4 and 5"),
         ({"edit": moved(0, (0, 0, -7.5))}, "3 missing between slices 1 and 2"),

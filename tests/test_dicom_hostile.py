@@ -9,15 +9,16 @@ from random import Random
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import CT, DX, PLANE, SC, enhanced, make, rng, save
+from dicom_files import CT, DX, MR, PLANE, SC, enhanced, make, rng, save
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
+from pydicom.pixels.decoders import JPEGLosslessSV1Decoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     JPEGLosslessSV1,
 )
 
-from domains.formats import content, dicom
+from domains.formats import content, dicom, dicom_pixels
 from fovea.errors import InputError, LimitError, UnsupportedError
 from fovea.types import Source, Study
 
@@ -41,7 +42,7 @@ def test_a_deflated_bomb_is_refused(tmp_path, monkeypatch):
     assert path.stat().st_size < 3000
     monkeypatch.setattr(content, "LIMIT", 400_000)
     with pytest.raises(LimitError):
-        dicom.read([path])
+        dicom.read([path.rename(tmp_path / "b.dcm")])
 
 
 def test_what_is_no_image_is_refused_with_its_reason(tmp_path):
@@ -51,7 +52,7 @@ def test_what_is_no_image_is_refused_with_its_reason(tmp_path):
     cases = {
         "Comprehensive SR": report,
         "segmentation": make(values, modality="SEG", sop="1.2.840.10008.5.1.4.1.1.66.4"),
-        "dose": make(values, modality="RTDOSE", sop="1.2.840.10008.5.1.4.1.1.481.2"),
+        "mosaic": make(values, modality="MR", sop=MR, ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"]),
         "burned in": make(values, modality="US", sop=SC, BurnedInAnnotation="YES"),
     }
     for said, ds in cases.items():
@@ -59,13 +60,16 @@ def test_what_is_no_image_is_refused_with_its_reason(tmp_path):
             dicom.read([save(ds, tmp_path / "a.dcm")])
 
 
-def test_a_compression_without_decoder_says_what_to_install(tmp_path):
+def test_a_compression_without_decoder_says_what_to_install(tmp_path, monkeypatch):
     path = save(make(np.zeros((4, 4), np.uint16), modality="DX", sop=DX), tmp_path / "a.dcm")
     ds = pydicom.dcmread(path)
     ds.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
     ds["PixelData"].is_undefined_length = True
     ds.file_meta.TransferSyntaxUID = JPEGLosslessSV1
     ds.save_as(path)
+    monkeypatch.setattr(JPEGLosslessSV1Decoder, "_available", {})
+    monkeypatch.setattr(JPEGLosslessSV1Decoder, "_unavailable", {"pylibjpeg": ("pylibjpeg-libjpeg>=2.1",)})
+    monkeypatch.setattr(dicom_pixels, "isolated", lambda function, *given, seconds: function(*given))
     with pytest.raises(UnsupportedError, match=r"JPEG Lossless.*pylibjpeg-libjpeg"):
         _ = dicom.read([path]).images[0].pixels
 

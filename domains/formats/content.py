@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import NamedTuple
+from threading import Lock
+from typing import NamedTuple, TypeVar, overload
 
 from fovea.errors import InputError, LimitError
 from fovea.types import Image
 
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 LIMIT = 2**28
 """The most values that one image may declare, over rows, columns, slices and channels: 1 GiB as float32."""
 
@@ -37,12 +42,39 @@ _FOREIGN = (
 _LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "PIL", "nibabel.global")
 
 
+class FileHashes(Sequence[str]):
+    """The SHA-256 of each of some files, computed together when the first is asked for: a digest costs a full read."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = tuple(paths)
+
+    @cached_property
+    def _hashes(self) -> tuple[str, ...]:
+        return tuple(parallel(file_hash, self._paths))
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self._hashes[index]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._hashes == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._hashes)
+
+
 class Content(NamedTuple):
     """The images of a study, its safe facts, and the SHA-256 of each file in an order that names do not change."""
 
     images: tuple[Image, ...]
     meta: Mapping[str, str]
-    hashes: tuple[str, ...]
+    hashes: Sequence[str]
 
 
 def file_hash(path: Path) -> str:
@@ -69,8 +101,7 @@ def foreign(what: str, *more: type[Exception]) -> Iterator[None]:
     """
     _silence()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet:
             yield
     except InputError:
         raise
@@ -80,7 +111,41 @@ def foreign(what: str, *more: type[Exception]) -> Iterator[None]:
         ) from None
 
 
+class _Quiet:
+    """Ignores warnings while any thread is inside; `warnings.catch_warnings` alone is not safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = Lock(), 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
+
+
 @cache
 def _silence() -> None:
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def parallel(function: Callable[[Given], Result], items: Iterable[Given]) -> list[Result]:
+    """The results in order, on as many threads as there are cores: for work that reads, hashes or waits for a child."""
+    found = list(items)
+    if len(found) < 4:
+        return [function(item) for item in found]
+    with ThreadPoolExecutor(min(len(found), os.cpu_count() or 1)) as pool:
+        return list(pool.map(function, found))

@@ -1,34 +1,35 @@
 """DICOM images with pydicom: series as volumes by position, radiographs as they are displayed, no identifiers.
 
-Values: CT in Hounsfield units; MR, PET and nuclear medicine as rescaled; other grey images as displayed, in [0, 1];
-colour as red, green and blue in [0, 1]. Grid: LPS where the file gives a plane for each slice; the detector plane for a
-radiograph with a pixel size; otherwise pixels, the frames of a film being its slices.
+Values: CT in Hounsfield units; PET as SUV by body weight where the file says all that takes; dose, parametric maps, MR
+and nuclear medicine as rescaled or mapped to the real world; other grey images as displayed, in [0, 1]; colour as red,
+green and blue in [0, 1]. Grid: LPS where the file gives a plane for each slice; the detector plane for a radiograph
+with a pixel size; the slide for tiles of microscopy; otherwise pixels, the frames of a film being its slices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread
 
 from domains.formats import dicom_geometry
-from domains.formats.content import Content, check_size, file_hash, foreign
-from domains.formats.dicom_header import PYDICOM, Header, Kind, read_header
+from domains.formats.cache import PixelCache
+from domains.formats.content import Content, FileHashes, check_size, foreign, parallel
+from domains.formats.dicom_header import PYDICOM, Header, read_header
 from domains.formats.dicom_pixels import decode
+from domains.formats.dicom_series import group as group
+from domains.formats.dicom_slide import pyramid
 from fovea.errors import GeometryError, InputError
-from fovea.types import DETECTOR, Channel, Grid, Image, Pixels, Window
+from fovea.types import DETECTOR, Grid, Image, Pixels, Window
 
-_CHANNELS: dict[Kind, tuple[Channel, ...]] = {
-    "HU": (Channel("HU", "HU"),),
-    "value": (Channel("intensity"),),
-    "display": (Channel("intensity"),),
-    "color": (Channel("red"), Channel("green"), Channel("blue")),
-}
 _DICOMDIR = b"1.2.840.10008.1.3.10"
+_SIGNS = ("SOPClassUID", "Modality", "Rows")
+"""One of these stands in every file that a picture can come from."""
+_TOGETHER = 16
 _Frames = Sequence[tuple[Header, int]]
+_cache = PixelCache()
 
 
 def is_dicom(path: Path) -> bool:
@@ -44,8 +45,8 @@ def is_dicom(path: Path) -> bool:
         return False
     try:
         with foreign("a DICOM file", *PYDICOM):
-            found = dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID", "Modality"])
-            return "SOPClassUID" in found or "Modality" in found
+            found = dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*_SIGNS])
+            return any(name in found for name in _SIGNS)
     except InputError:
         return False
 
@@ -57,56 +58,55 @@ def _may_start(head: bytes) -> bool:
     return (little or big) and element in (b"\x00\x00", b"\x01\x00", b"\x05\x00", b"\x08\x00", b"\x16\x00")
 
 
-def group(paths: Iterable[Path]) -> list[tuple[Path, ...]]:
-    """The files as studies: slices of one series together, every other file alone, in the order of first mention."""
-    studies: dict[tuple[str, ...], list[Path]] = {}
-    for path in paths:
-        try:
-            header = read_header(path)
-        except InputError:
-            key: tuple[str, ...] = (str(path),)
-        else:
-            key = header.series if len(header.planes) == 1 else (str(path),)
-        studies.setdefault(key, []).append(path)
-    return [tuple(found) for found in studies.values()]
-
-
-def read(paths: Sequence[Path]) -> Content:
+def read(paths: Sequence[Path], *, single_slices: bool = False) -> Content:
     """One study: the slices of one series as a volume, and every multi-frame file or radiograph as images of its own.
 
-    The order of the paths does not matter to a volume. Raises UnsupportedError for what is no picture, GeometryError
-    when slices do not make a volume, LimitError before decoding, InputError for broken files. Pixels are decoded when
-    they are asked for, and may then raise InputError.
+    The order of the paths does not matter to a volume. With `single_slices` each slice is an image by itself, so that
+    what makes no volume can be read all the same. Raises UnsupportedError for what is no picture, GeometryError when
+    slices do not make a volume, LimitError before decoding, InputError for broken files. Pixels are decoded when they
+    are asked for, and may then raise InputError.
     """
-    headers = [read_header(path) for path in paths]
+    headers = parallel(read_header, paths)
     if len({header.modality for header in headers}) != 1:
         raise InputError("files of several modalities, or none", "the files of one study")
-    slices = [header for header in headers if len(header.planes) == 1]
     images, order = [], []
+    slices = [header for header in headers if len(header.planes) == 1 and not single_slices]
     if slices:
         frames, grid = _volume([(header, 0) for header in slices])
         images.append(_image(frames, grid))
         order += [header for header, _ in frames]
+    levels = sorted((h for h in headers if h.tiles), key=lambda h: -h.tiles.grid.shape[1] if h.tiles else 0)
+    if levels:
+        images.append(_slide(levels))
+        order += levels
     for header in headers:
-        if len(header.planes) != 1:
-            images += _alone(header)
+        if header not in order:
+            images += _alone(header, single_slices)
             order.append(header)
-    return Content(tuple(images), headers[0].meta, tuple(file_hash(header.path) for header in order))
+    return Content(tuple(images), headers[0].meta, FileHashes(header.path for header in order))
 
 
 def _volume(frames: _Frames) -> tuple[_Frames, Grid]:
     header = frames[0][0]
-    if len({(h.rows, h.columns, h.kind) for h, _ in frames}) > 1:
-        raise GeometryError("slices of several sizes", "one size for all slices", "Load them apart.")
+    if len({(h.rows, h.columns, h.kind, h.channels) for h, _ in frames}) > 1:
+        raise GeometryError("slices of several sizes or units", "one for all slices", "Load them apart.")
     check_size(len(frames), header.rows, header.columns)
     order, grid = dicom_geometry.stack([h.planes[frame] for h, frame in frames], header.rows, header.columns)
     return [frames[index] for index in order], grid
 
 
-def _alone(header: Header) -> list[Image]:
+def _slide(levels: Sequence[Header]) -> Image:
+    if len({level.channels for level in levels}) > 1:
+        raise InputError("levels of one slide in grey and in colour", "one of both", "Load them apart.")
+    tiles = [level.tiles for level in levels if level.tiles]
+    return pyramid(levels[0].channels, tiles, lambda number, frames: _decoded(levels[number], frames))
+
+
+def _alone(header: Header, single_slices: bool) -> list[Image]:
     frames = [(header, index) for index in range(header.frames)]
     if header.planes:
-        return [_image(*_volume([frames[i] for i in part])) for part in dicom_geometry.volumes(header.planes)]
+        parts = [[i] for i in range(header.frames)] if single_slices else dicom_geometry.volumes(header.planes)
+        return [_image(*_volume([frames[i] for i in part])) for part in parts]
     turned = header.orientation[0] in ("H", "F") and header.orientation[1] in ("L", "R")
     rows, columns = (header.columns, header.rows) if turned else (header.rows, header.columns)
     if header.pixel_size is None:
@@ -116,19 +116,40 @@ def _alone(header: Header) -> list[Image]:
 
 
 def _image(frames: _Frames, grid: Grid) -> Image:
-    kind, channels = frames[0][0].kind, _CHANNELS[frames[0][0].kind]
+    channels = frames[0][0].channels
 
     def read(window: Window | None, shape: tuple[int, int] | None) -> Pixels:
         part = grid.crop(window) if window else grid
         wanted = frames[slice(*window.slices)] if window and window.slices else frames
-        blocks = [
-            decode(header.path, kind, [frame for _, frame in run], header.orientation)
-            for header, run in groupby(wanted, key=lambda frame: frame[0])
-        ]
-        pixels, valid = np.concatenate([p for p, _ in blocks], 1), np.concatenate([v for _, v in blocks])
-        if window:
-            inside = (..., slice(*window.rows), slice(*window.columns))
-            pixels, valid = pixels[inside], valid[inside]
+        rows, columns = (slice(*window.rows), slice(*window.columns)) if window else (slice(None), slice(None))
+        pixels = np.empty((len(channels), *part.shape), np.float32)
+        valid = np.empty(part.shape, bool)
+
+        def fill(run: tuple[int, Header, list[int]]) -> None:
+            first, header, numbers = run
+            values, good = _decoded(header, numbers)
+            pixels[:, first : first + len(numbers)] = values[..., rows, columns]
+            valid[first : first + len(numbers)] = good[..., rows, columns]
+
+        parallel(fill, _runs(wanted))
         return Image.from_array(channels, part, pixels, valid).read(None, shape)
 
     return Image(channels, grid, read)
+
+
+def _runs(frames: _Frames) -> list[tuple[int, Header, list[int]]]:
+    """Frames of one file that follow each other, a few at a time, with the place of the first."""
+    runs: list[tuple[int, Header, list[int]]] = []
+    for place, (header, frame) in enumerate(frames):
+        if runs and runs[-1][1] is header and len(runs[-1][2]) < _TOGETHER:
+            runs[-1][2].append(frame)
+        else:
+            runs.append((place, header, [frame]))
+    return runs
+
+
+def _decoded(header: Header, frames: Sequence[int]) -> Pixels:
+    """Frames from the file, or, of compressed ones, from what was decoded lately."""
+    if not header.compressed:
+        return decode(header, frames)
+    return _cache.get((header, tuple(frames)), lambda: decode(header, frames))

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from domains.formats.dicom_header import Plane
+from domains.formats.dicom_planes import Plane, listed
 from fovea.errors import GeometryError
 from fovea.image import Matrix
 from fovea.types import LPS, Grid
@@ -21,8 +20,9 @@ def stack(planes: Sequence[Plane], rows: int, columns: int) -> tuple[list[int], 
     """The order of the planes along the normal of the slices, ascending, and the grid of the stack.
 
     A lone slice of unknown thickness gets a grid without physical size, since half a geometry cannot be kept.
+    Slices that shift sideways evenly, as those of a tilted gantry do, give a grid whose axes are not at right angles.
     Raises GeometryError, naming slices by their number in that order (from 1), when planes are not parallel, differ in
-    spacing, are doubled, missing or unevenly spaced, or shift sideways by more than a quarter of a pixel.
+    spacing, are doubled, missing or unevenly spaced, or leave the straight line by more than a quarter of a pixel.
     """
     turn = np.array([(*plane.along_row, *plane.along_column) for plane in planes])
     size = np.array([plane.spacing for plane in planes])
@@ -45,20 +45,32 @@ def stack(planes: Sequence[Plane], rows: int, columns: int) -> tuple[list[int], 
         affine[:3, 2] = normal * thickness
     else:
         _evenly_spaced(along[order])
-        _upright(positions[order], normal, float(size.min()))
+        _on_a_line(positions[order], float(size.min()))
         affine[:3, 2] = (positions[order[-1]] - positions[order[0]]) / (len(planes) - 1)
     return order.tolist(), Grid(affine, LPS, (len(planes), rows, columns))
 
 
 def volumes(planes: Sequence[Plane]) -> list[list[int]]:
-    """The planes of a multi-frame file as volumes: when every position comes n times, n stacks in stored order."""
-    seen: Counter[tuple[float, ...]] = Counter()
-    turns: dict[int, list[int]] = {}
+    """The planes of a multi-frame file as volumes: one an orientation, and where every position of it comes n times, n
+    stacks in stored order."""
+    parts: dict[tuple[int, ...], list[int]] = {}
     for index, plane in enumerate(planes):
-        place = tuple(round(value / _SAME / 10) for value in (*plane.position, *plane.along_row, *plane.along_column))
+        parts.setdefault(_rounded(*plane.along_row, *plane.along_column), []).append(index)
+    return [stack for part in parts.values() for stack in _turns(part, planes)]
+
+
+def _turns(part: Sequence[int], planes: Sequence[Plane]) -> list[list[int]]:
+    seen: Counter[tuple[int, ...]] = Counter()
+    turns: dict[int, list[int]] = {}
+    for index in part:
+        place = _rounded(*planes[index].position)
         turns.setdefault(seen[place], []).append(index)
         seen[place] += 1
-    return list(turns.values()) if len(set(seen.values())) == 1 else [list(range(len(planes)))]
+    return list(turns.values()) if len(set(seen.values())) == 1 else [list(part)]
+
+
+def _rounded(*values: float) -> tuple[int, ...]:
+    return tuple(round(value / _SAME / 10) for value in values)
 
 
 def _most_common(rows: Matrix) -> int:
@@ -69,7 +81,7 @@ def _most_common(rows: Matrix) -> int:
 def _all_alike(rows: Matrix, what: str, tolerance: float) -> None:
     odd = np.flatnonzero(abs(rows - rows[_most_common(rows)]).max(1) > tolerance) + 1
     if len(odd):
-        raise GeometryError(f"slice {_listed(odd)} of another {what}", "one for all slices", "Load them apart.")
+        raise GeometryError(f"slice {listed(odd.tolist())} of another {what}", "one for all slices", "Load them apart.")
 
 
 def _evenly_spaced(along: Matrix) -> None:
@@ -95,17 +107,13 @@ def _evenly_spaced(along: Matrix) -> None:
     )
 
 
-def _upright(positions: Matrix, normal: Matrix, pixel: float) -> None:
-    steps = positions - positions[0]
-    sideways = np.linalg.norm(steps - np.outer(steps @ normal, normal), axis=1)
-    if sideways.max() > pixel / 4:
-        first = int((sideways > pixel / 4).argmax()) + 1
+def _on_a_line(positions: Matrix, pixel: float) -> None:
+    line = positions[0] + np.linspace(0, 1, len(positions))[:, None] * (positions[-1] - positions[0])
+    aside = np.linalg.norm(positions - line, axis=1)
+    if aside.max() > pixel / 4:
+        first = int((aside > pixel / 4).argmax()) + 1
         raise GeometryError(
-            f"slices that shift sideways, by {sideways.max():.3g} mm in all, from slice {first} on (tilted gantry)",
-            "a stack along its normal",
+            f"slices that shift sideways unevenly, by {aside.max():.3g} mm, from slice {first} on",
+            "slices along a straight line",
             "Resample the series first.",
         )
-
-
-def _listed(numbers: NDArray[np.intp]) -> str:
-    return ", ".join(map(str, numbers[:8])) + (" …" if len(numbers) > 8 else "")

@@ -1,7 +1,13 @@
-"""DICOM pixels in physical units. Source of the transforms: DICOM PS3.3 C.11.1 and C.11.2."""
+"""DICOM pixels in physical units. Source of the transforms: DICOM PS3.3 C.11.1 and C.11.2.
+
+Plain grey pixels are read as they stand; whatever else is not compressed goes through pydicom; compressed frames are
+decoded in a child process, since their decoders are foreign C code. Overlay planes are not drawn and their bits are
+cleared: they may hold text.
+"""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,36 +15,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
+from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from domains.formats.content import foreign
-from domains.formats.dicom_header import PYDICOM, Kind, first_item
+from domains.formats.dicom_header import PYDICOM, Header, Kind, Native
+from domains.formats.dicom_planes import first_item
+from domains.formats.dicom_units import real_world
+from domains.formats.isolation import isolated
 from fovea.errors import InputError, UnsupportedError
 from fovea.types import Bools, Floats, Pixels
 
 Stored = NDArray[Any]
+_EXACT = 2**24
+"""Integers below it are exact in float32."""
+_PACE = 2e6
+"""Pixels a second that the slowest decoder must reach."""
 
 
-def decode(path: Path, kind: Kind, frames: Sequence[int], orientation: tuple[str, str]) -> Pixels:
+def decode(header: Header, frames: Sequence[int]) -> Pixels:
     """Some frames of a file: values (channel, frame, row, column), and where they are no padding.
 
     Radiographs come with rows towards the feet and columns towards the patient's left where the file says how they lie.
     Raises UnsupportedError when no decoder for the compression is installed, InputError when decoding fails.
     """
+    if header.native:
+        values, valid = _plain(header, header.native)
+    else:
+        arguments = header.path, header.kind, list(frames), header.factor
+        if header.compressed:
+            seconds = 3 + len(frames) * header.rows * header.columns / _PACE
+            values, valid = isolated(read_frames, *arguments, seconds=seconds)
+        else:
+            values, valid = read_frames(*arguments)
+    return _lay(values, header.orientation), _lay(valid, header.orientation)
+
+
+def read_frames(path: Path, kind: Kind, frames: Sequence[int], factor: float) -> Pixels:
+    """Frames of a file by pydicom, as they lie in the file."""
     with foreign("DICOM pixels", *PYDICOM):
         ds = dcmread(path, force=True)
         if not any(name in ds for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
             raise InputError("DICOM without its pixels", "PixelData", "Fetch it again.")
         decoder = _decoder(ds)
-        several = int(ds.get("NumberOfFrames") or 1) > 1
+        count = int(ds.get("NumberOfFrames") or 1)
         parts = []
         for frame in frames:
-            stored = _stored(decoder, ds, frame if several else None)
-            values, valid = _color(stored, ds) if kind == "color" else _gray(stored, ds, kind, frame)
-            parts.append((_lay(values, orientation), _lay(valid, orientation)))
+            if decoder.UID.is_encapsulated:
+                _check_declared(ds, get_frame(ds.PixelData, frame, number_of_frames=count))
+            stored = _stored(decoder, ds, frame if count > 1 else None)
+            parts.append(_color(stored, ds) if kind == "color" else _gray(stored, ds, kind, frame, factor))
         return np.stack([values for values, _ in parts], 1), np.stack([valid for _, valid in parts])
+
+
+def _plain(header: Header, native: Native) -> Pixels:
+    count = header.rows * header.columns
+    with foreign("DICOM pixels"):
+        stored = np.fromfile(header.path, native.dtype, count, offset=native.start)
+        if stored.size != count:
+            raise InputError("DICOM pixels that end too early", "a whole file", "Fetch it again.")
+        stored = stored.reshape(header.rows, header.columns)
+        if native.unused:
+            stored = (stored << native.unused) >> native.unused
+        values, valid = _gray(stored, native.fields, header.kind, 0, header.factor)
+    return values[:, None], valid[None]
 
 
 def _decoder(ds: Dataset) -> Decoder:
@@ -62,8 +104,9 @@ def _decoder(ds: Dataset) -> Decoder:
 
 
 def _stored(decoder: Decoder, ds: Dataset, frame: int | None) -> Stored:
+    plugin = "pylibjpeg" if RLELossless == decoder.UID and "pylibjpeg" in decoder.available_plugins else ""
     try:
-        return decoder.as_array(ds, index=frame)[0]
+        return decoder.as_array(ds, index=frame, decoding_plugin=plugin)[0]
     except RuntimeError:  # what pydicom raises when every decoder that it has failed
         raise InputError(
             f"pixels in {decoder.UID.name} that no decoder here can read",
@@ -72,9 +115,39 @@ def _stored(decoder: Decoder, ds: Dataset, frame: int | None) -> Stored:
         ) from None
 
 
+def _check_declared(ds: Dataset, stream: bytes) -> None:
+    """Raise InputError where a compressed picture declares another size than the file: before it is decoded."""
+    size = stream_size(stream)
+    if size and size != (int(ds.Rows), int(ds.Columns)):
+        raise InputError(
+            f"a compressed picture of {size[0]} × {size[1]} pixels in an image of {ds.Rows} × {ds.Columns}",
+            "the same size in both",
+            "Fetch it again.",
+        )
+
+
+def stream_size(stream: bytes) -> tuple[int, int] | None:
+    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 stream declares, or None for what is none of them.
+
+    Source: ITU-T T.81 B.2.2, T.87 C.2.2 and T.800 A.5.1.
+    """
+    start = stream.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if start >= 0 and len(stream) >= start + 24:
+        right, lower, left, upper = struct.unpack_from(">4I", stream, start + 8)
+        return lower - upper, right - left
+    at = 2 if stream[:2] == b"\xff\xd8" else len(stream)
+    while at + 9 <= len(stream) and stream[at] == 0xFF:
+        marker = stream[at + 1]
+        if marker in (0xF7, *range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)):
+            return int.from_bytes(stream[at + 5 : at + 7], "big"), int.from_bytes(stream[at + 7 : at + 9], "big")
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return None
+
+
 def _color(stored: Stored, ds: Dataset) -> Pixels:
     """RGB in [0, 1]; a palette is applied, and the decoder has turned YBR into RGB."""
     if ds.PhotometricInterpretation == "PALETTE COLOR":
+        _check_palette(ds)
         stored = apply_color_lut(stored, ds)[..., :3]
         top = np.iinfo(stored.dtype).max
     else:
@@ -83,20 +156,65 @@ def _color(stored: Stored, ds: Dataset) -> Pixels:
     return values, np.ones(values.shape[1:], bool)
 
 
-def _gray(stored: Stored, ds: Dataset, kind: Kind, frame: int) -> Pixels:
+def _check_palette(ds: Dataset) -> None:
+    """Raise InputError where a table holds fewer colours than its descriptor declares."""
+    for color in ("Red", "Green", "Blue"):
+        table = ds.get(f"{color}PaletteColorLookupTableData")
+        declared = int(ds[f"{color}PaletteColorLookupTableDescriptor"].value[0]) or 2**16
+        if table is not None and len(table) < declared:
+            raise InputError(
+                f"a palette of {len(table)} bytes for {declared} colours", "all colours", "Export it again."
+            )
+
+
+def _gray(stored: Stored, ds: Any, kind: Kind, frame: int, factor: float) -> Pixels:
     valid = _not_padded(stored, ds)
-    physical = apply_modality_lut(stored, first_item(ds, "PixelValueTransformationSequence", frame=frame) or ds)
+    mapping = real_world(ds, frame) if kind == "value" else None
+    physical = _mapped(stored, mapping) if mapping is not None else _rescaled(stored, ds, frame)
     if kind == "display":
         shown = _shown(physical, valid, first_item(ds, "FrameVOILUTSequence", frame=frame) or ds)
-        shown = 1 - shown if ds.PhotometricInterpretation == "MONOCHROME1" else shown
+        shown = 1 - shown if ds.get("PhotometricInterpretation") == "MONOCHROME1" else shown
         return np.where(valid, shown, 0).astype(np.float32)[None], valid
-    values = np.asarray(physical, np.float32)
-    if not np.isfinite(values).all():
-        raise InputError("pixels that are not finite", "finite values")
+    values = np.asarray(physical if factor == 1 else physical * np.float64(factor), np.float32)
+    if stored.dtype.kind == "f" or values.dtype != physical.dtype:
+        valid = valid & np.isfinite(values)
+        values = np.where(valid, values, np.float32(0)) if not valid.all() else values
     return values[None], valid
 
 
-def _not_padded(stored: Stored, ds: Dataset) -> Bools:
+def _rescaled(stored: Stored, ds: Any, frame: int) -> Stored:
+    """Modality values; float32 where that is exact, else float64."""
+    item: Any = first_item(ds, "PixelValueTransformationSequence", frame=frame) or ds
+    if item.get("ModalityLUTSequence"):
+        return apply_modality_lut(stored, item)
+    slope, intercept = item.get("RescaleSlope"), item.get("RescaleIntercept")
+    if slope is None or intercept is None:
+        return stored
+    return _linear(stored, float(slope), float(intercept))
+
+
+def _linear(stored: Stored, slope: float, intercept: float) -> Stored:
+    exact = stored.dtype.itemsize <= 2 and slope.is_integer() and intercept.is_integer()
+    kind = np.float32 if exact and abs(slope) * 2**16 + abs(intercept) < _EXACT else np.float64
+    values: Stored = stored.astype(kind)
+    if slope != 1:
+        values *= kind(slope)
+    if intercept:
+        values += kind(intercept)
+    return values
+
+
+def _mapped(stored: Stored, item: Any) -> Stored:
+    """Real-world values (PS3.3 C.7.6.16.2.11): a line, or a table; outside of what it maps there is no value."""
+    if item.get("RealWorldValueLUTData") is not None:
+        table = np.asarray(item.RealWorldValueLUTData, np.float64)
+        first = int(item.RealWorldValueFirstValueMapped)
+        at = stored.astype(np.int64) - first
+        return np.where((at >= 0) & (at < len(table)), table[np.clip(at, 0, len(table) - 1)], np.nan)
+    return stored.astype(np.float64) * float(item.RealWorldValueSlope) + float(item.RealWorldValueIntercept)
+
+
+def _not_padded(stored: Stored, ds: Any) -> Bools:
     """False where a value lies between PixelPaddingValue and PixelPaddingRangeLimit (PS3.3 C.7.5.1.1.2)."""
     value = ds.get("PixelPaddingValue")
     if value is None or value == "":
@@ -106,7 +224,7 @@ def _not_padded(stored: Stored, ds: Dataset) -> Bools:
     return (stored < low) | (stored > high)
 
 
-def _shown(values: Stored, valid: Bools, ds: Dataset) -> Floats:
+def _shown(values: Stored, valid: Bools, ds: Any) -> Floats:
     """Grey in [0, 1] by the first VOI LUT or window of the file, else stretched from percentile 0.5 to 99.5."""
     if ds.get("VOILUTSequence"):
         top = 2 ** int(ds.VOILUTSequence[0].LUTDescriptor[2]) - 1
