@@ -12,8 +12,10 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from domains.formats import dicom, dicom_pixels
 from domains.formats.dicom_pixels import stream_size
+from domains.radiology import reader
+from domains.radiology.render import render
 from fovea.errors import GeometryError, InputError, UnsupportedError
-from fovea.types import LPS, SLIDE, Window
+from fovea.types import LPS, SLIDE, View, Window
 
 PET, DOSE, MAP, SLIDES = (
     "1.2.840.10008.5.1.4.1.1.128",
@@ -228,3 +230,18 @@ def test_what_no_tile_covers_is_invalid_and_labels_are_not_shown(tmp_path):
     label = make(np.zeros((4, 4, 3), np.uint8), modality="SM", sop=SLIDES, ImageType=["ORIGINAL", "PRIMARY", "LABEL"])
     with pytest.raises(UnsupportedError, match="burned in"):
         dicom.read([save(label, tmp_path / "label.dcm")])
+
+
+def test_the_windows_of_a_file_can_be_drawn(tmp_path):
+    stored = np.arange(64 * 64, dtype=np.int16).reshape(64, 64)
+    path = save(
+        make(stored, WindowCenter=[40, -600], WindowWidth=[400, 1500], SliceThickness=2, **PLANE), tmp_path / "a.dcm"
+    )
+    study = reader.load(path)
+    assert study.meta["windows"] == "40/400, -600/1500"
+    shown = render(study, View("as stored", 64)).pixels
+    assert np.array_equal(shown, render(study, View("soft tissue", 64)).pixels)
+    other = save(make(stored, WindowCenter=-600, WindowWidth=1500, SliceThickness=2, **PLANE), tmp_path / "b.dcm")
+    lung = render(reader.load(other), View("as stored", 64)).pixels
+    assert np.array_equal(lung, render(study, View("lung", 64)).pixels)
+    assert not np.array_equal(lung, shown)

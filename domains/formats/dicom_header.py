@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ _MODALITIES = (*PROJECTION, *_SLICED, "US", "NM", "ES", "XC", "OP", "OPT", "SM",
 _CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2",
 )  # fmt: skip
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 _SETTLED = 1_000_000_000
 """Nanoseconds after which a second change of a file is sure to show in its time."""
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -156,7 +158,7 @@ def _read(path: Path, size: int, *_: int) -> Header:
             native=_native(found.fields, found.pixels, shape, size),
             compressed=bool(syntax) and syntax not in NATIVE,
             tiles=slide,
-            meta=_meta(ds, modality),
+            meta=_meta(ds, modality, kind),
         )
 
 
@@ -268,8 +270,8 @@ def _written(ds: Any, name: str) -> str:
     return "\\".join(f"{float(item):.6g}" if isinstance(item, (int, float)) else str(item) for item in items)
 
 
-def _meta(ds: Any, modality: str) -> dict[str, str]:
-    """Only words of closed lists: nothing that a person typed gets through."""
+def _meta(ds: Any, modality: str, kind: Kind) -> dict[str, str]:
+    """Only words of closed lists and numbers: nothing that a person typed gets through."""
     view = _VIEWS.get(str(ds.get("ViewPosition", "")).upper())
     part = str(ds.get("BodyPartExamined", "")).upper()
     side = str(ds.get("ImageLaterality") or ds.get("Laterality") or "")
@@ -278,5 +280,13 @@ def _meta(ds: Any, modality: str) -> dict[str, str]:
         "view": view,
         "body_part": part.lower() if part in _BODY_PARTS else None,
         "laterality": {"L": "left", "R": "right", "B": "both"}.get(side),
+        "windows": _windows(ds) if kind in ("HU", "value") else None,
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _windows(ds: Any) -> str:
+    """The linear windows that came with the values: "40/400, -600/1500" are two centres and widths."""
+    item: Any = first_item(ds, "FrameVOILUTSequence", frame=0) or ds
+    pairs = zip(*(_written(item, name).split("\\") for name in ("WindowCenter", "WindowWidth")), strict=False)
+    return ", ".join(f"{c}/{w}" for c, w in pairs if _NUMBER.fullmatch(c) and _NUMBER.fullmatch(w) and float(w) > 0)

@@ -41,7 +41,7 @@ def measured(ds: Any, modality: str) -> tuple[Channel, float]:
     mapping = real_world(ds, 0)
     code = None if mapping is None else mapping.get("MeasurementUnitsCodeSequence")
     unit = _MEASURED.get(str(code[0].get("CodeValue", "")), "") if code else ""
-    return Channel("value" if mapping is not None else "intensity", unit), 1.0
+    return Channel("intensity" if modality in ("MR", "NM") and mapping is None else "value", unit), 1.0
 
 
 def _uptake(ds: Any) -> tuple[Channel, float]:

@@ -11,8 +11,8 @@ from fovea.types import Bools, Bytes, Floats, Image, Panel, Picture, Study, View
 
 _WINDOWS = {"soft tissue": (40.0, 400.0), "lung": (-600.0, 1500.0), "bone": (300.0, 1500.0)}
 """Centre and width in HU; CT is drawn in the first unless told otherwise."""
-_STRETCHED = ("MR", "PT", "NM")
-"""Modalities whose values have no scale of their own; what is no CT either comes from the reader ready to be shown."""
+_STRETCHED = ("MR", "PT", "NM", "RTDOSE")
+"""Modalities whose values have no scale of their own; what else is no measured map comes ready to be shown."""
 _SAMPLES = 200_000
 
 
@@ -31,7 +31,7 @@ def render(study: Study, view: View) -> Picture:
     if view.slice is not None and not 0 <= view.slice < count:
         raise InputError(f"slice {view.slice} of {count}", "the number of a slice, from 0")
     slices = [view.slice] if view.slice is not None else _spread(count)
-    low, high = _range(image, study.modality, view.preset)
+    low, high = _range(image, study, view.preset)
     inverted = view.preset == "inverted"
     cell = view.size // (1 if len(slices) == 1 else 2)
     pixels, panels = np.zeros((view.size, view.size, 3), np.uint8), []
@@ -53,17 +53,26 @@ def _spread(count: int) -> list[int]:
     return [int((place + 0.5) * count / shown) for place in reversed(range(shown))]
 
 
-def _range(image: Image, modality: str, preset: str) -> tuple[float, float]:
+def _range(image: Image, study: Study, preset: str) -> tuple[float, float]:
     """The values that are drawn black and white."""
+    stored = _stored(study) if preset == "as stored" else None
     if image.channels[0].name == "HU":
-        center, width = _WINDOWS.get(preset, _WINDOWS["soft tissue"])
+        center, width = stored or _WINDOWS.get(preset, _WINDOWS["soft tissue"])
         return center - width / 2, center + width / 2
-    if modality not in _STRETCHED:
+    if study.modality not in _STRETCHED and image.channels[0].name != "value":
         return 0.0, 1.0
+    if stored:
+        return stored[0] - stored[1] / 2, stored[0] + stored[1] / 2
     step = max(1, round((image.valid.size / _SAMPLES) ** 0.5))
     inside = image.pixels[0, :, ::step, ::step][image.valid[:, ::step, ::step]]
     low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0.0, 1.0)
     return float(low), float(high) if high > low else float(low) + 1
+
+
+def _stored(study: Study) -> tuple[float, float] | None:
+    """Centre and width of the first window that came with the study."""
+    center, _, width = study.meta.get("windows", "").split(", ")[0].partition("/")
+    return (float(center), float(width)) if width else None
 
 
 def _levels(values: Floats, valid: Bools, low: float, high: float) -> Bytes:

@@ -13,7 +13,7 @@ _CT = ("CT",)
 ORGANS = ("left_lung", "right_lung", "heart", "cardiomediastinum", "liver", "spleen", "left_kidney", "right_kidney")
 """What everybody has: it is measured, and is no finding."""
 
-PRESETS = ("default", "soft tissue", "lung", "bone", "inverted")
+PRESETS = ("default", "soft tissue", "lung", "bone", "inverted", "as stored")
 """Ways to draw a study; the middle three are windows of CT and draw anything else as "default" does."""
 
 VOCABULARY: tuple[Term, ...] = (
