@@ -10,7 +10,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
@@ -79,7 +79,7 @@ class Content(NamedTuple):
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes; raises InputError when it cannot be read."""
-    with foreign("a file"), path.open("rb") as file:
+    with foreign("a file", warns=False), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -93,15 +93,15 @@ def check_size(*shape: int) -> None:
 
 
 @contextmanager
-def foreign(what: str, *more: type[Exception]) -> Iterator[None]:
+def foreign(what: str, *more: type[Exception], warns: bool = True) -> Iterator[None]:
     """Run a foreign reader: what it raises becomes an InputError, what it warns or logs is dropped.
 
     Foreign texts may hold names or values of the file, so only the kind of error is kept, and the loggers of the
-    foreign readers are silent from the first use on.
+    foreign readers are silent from the first use on. `warns` is False for what never warns, which costs less.
     """
     _silence()
     try:
-        with _quiet:
+        with _quiet if warns else nullcontext():
             yield
     except InputError:
         raise

@@ -18,7 +18,7 @@ from domains.formats import dicom_geometry
 from domains.formats.cache import PixelCache
 from domains.formats.content import Content, FileHashes, check_size, foreign, parallel
 from domains.formats.dicom_header import PYDICOM, Header, read_header
-from domains.formats.dicom_pixels import decode
+from domains.formats.dicom_pixels import decode, fill_plain
 from domains.formats.dicom_series import group as group
 from domains.formats.dicom_slide import pyramid
 from fovea.errors import GeometryError, InputError
@@ -37,7 +37,7 @@ def is_dicom(path: Path) -> bool:
 
     A DICOMDIR, which only lists other files, does not count.
     """
-    with foreign("a file"), path.open("rb") as file:
+    with foreign("a file", warns=False), path.open("rb") as file:
         head = file.read(512)
     if head[128:132] == b"DICM":
         return _DICOMDIR not in head
@@ -83,7 +83,8 @@ def read(paths: Sequence[Path], *, single_slices: bool = False) -> Content:
         if header not in order:
             images += _alone(header, single_slices)
             order.append(header)
-    return Content(tuple(images), headers[0].meta, FileHashes(header.path for header in order))
+    said = order[len(slices) // 2]  # a stack is what its middle slice says, whatever file was named first
+    return Content(tuple(images), said.meta, FileHashes(header.path for header in order))
 
 
 def _volume(frames: _Frames) -> tuple[_Frames, Grid]:
@@ -127,9 +128,12 @@ def _image(frames: _Frames, grid: Grid) -> Image:
 
         def fill(run: tuple[int, Header, list[int]]) -> None:
             first, header, numbers = run
+            last = first + len(numbers)
+            if header.native and fill_plain(header, header.native, rows, columns, pixels[0, first], valid[first]):
+                return
             values, good = _decoded(header, numbers)
-            pixels[:, first : first + len(numbers)] = values[..., rows, columns]
-            valid[first : first + len(numbers)] = good[..., rows, columns]
+            pixels[:, first:last] = values[..., rows, columns]
+            valid[first:last] = good[..., rows, columns]
 
         parallel(fill, _runs(wanted))
         return Image.from_array(channels, part, pixels, valid).read(None, shape)

@@ -111,7 +111,7 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Read all but the pixels; raises UnsupportedError for what is no picture, and other leaves of InputError."""
-    with foreign("a DICOM file", *PYDICOM):
+    with foreign("a DICOM file", warns=False):
         state = path.stat()
     settled = time.time_ns() - state.st_ctime_ns > _SETTLED
     return (_kept if settled else _read)(path, state.st_size, state.st_ctime_ns, state.st_ino)
