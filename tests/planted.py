@@ -45,7 +45,8 @@ NEEDED = {
 }  # fmt: skip
 """What has to stay for a file to be a picture."""
 CHANGING = {
-    "PixelData", "NumberOfFrames", "FloatPixelData", "DoubleFloatPixelData", "NominalScannedPixelSpacing",
+    "PixelData", "RescaleType", "NumberOfFrames", "FloatPixelData", "DoubleFloatPixelData",
+    "NominalScannedPixelSpacing",
     "VOILUTSequence", "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 }  # fmt: skip
 """What would make another picture of it."""

@@ -88,9 +88,9 @@ def _of_each(ds: Any, frames: int) -> list[Plane | None]:
             raise GeometryError(f"{frames} frames with {len(per_frame)} functional groups", "one a frame")
         names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
         return [_plane(*(first_item(ds, name, frame=frame) for name in names)) for frame in range(frames)]
-    if ds.get("GridFrameOffsetVector") is not None:
+    if ds.get("Modality") == "RTDOSE" and ds.get("GridFrameOffsetVector") is not None:
         return _dose(ds, frames)
-    if frames > 1 and ds.get("DetectorInformationSequence"):
+    if ds.get("Modality") == "NM" and frames > 1 and ds.get("DetectorInformationSequence"):
         return _tomography(ds, frames)
     return [_plane(ds, ds, ds)] if frames == 1 else [None]
 
