@@ -6,6 +6,7 @@ when an error of another family came out, a file took longer than 2 s, or more t
 
 from __future__ import annotations
 
+import resource
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ _SEED_BYTES = 200_000
 
 
 def main(count: int, seed: int, more: Path | None) -> int:
+    resource.setrlimit(resource.RLIMIT_DATA, (2 * BYTES, resource.RLIM_INFINITY))  # what asks for more is found out
     random = Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         originals = seeds(Path(folder))

@@ -71,6 +71,11 @@ def index_page(context: dict[str, Any]) -> str:
     return _environment().get_template("index.html").render(notice=wording.DRAFT, **context)
 
 
+def check_page(context: dict[str, Any]) -> str:
+    """The page of a check of data."""
+    return _environment().get_template("data_check.html").render(**context)
+
+
 def answer_fragment(answer: Answer) -> str:
     """One answer with its badges and calls, as in the report, with the style that it needs."""
     return _environment().get_template("fragment.html").render(answer=answer, claims=wording.claims([answer]))

@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-MODALITIES = ("optical", "elevation", "classes", "raster")
-"""Light as reflectance or digital numbers; heights; a map of class colours; any other measured raster."""
+from domains.formats.sensors import CHANNELS, ETM, NAIP, SENSORS, SENTINEL2, TM, TM5
+from domains.formats.sensors import OLI as OLI
+
+MODALITIES = ("optical", "elevation", "classes", "radar", "raster")
+"""Light as reflectance or digital numbers; heights; a map of class colours; backscatter; any other measured raster."""
 
 Naming = tuple[str, float | None]
 """Common name of a band, and its centre wavelength in nm where known."""
@@ -30,25 +33,6 @@ class Band:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-SENTINEL2, OLI, TM = "Sentinel-2", "Landsat 8/9", "Landsat 4-7"
-_SENSOR_BANDS: Mapping[str, Mapping[str, tuple[str, float]]] = {
-    SENTINEL2: {
-        "1": ("coastal", 443), "2": ("blue", 490), "3": ("green", 560), "4": ("red", 665), "5": ("rededge1", 705),
-        "6": ("rededge2", 740), "7": ("rededge3", 783), "8": ("nir", 842), "8A": ("nir08", 865), "9": ("nir09", 945),
-        "10": ("cirrus", 1375), "11": ("swir1", 1610), "12": ("swir2", 2190),
-    },
-    OLI: {
-        "1": ("coastal", 443), "2": ("blue", 482), "3": ("green", 561), "4": ("red", 655), "5": ("nir", 865),
-        "6": ("swir1", 1609), "7": ("swir2", 2201), "8": ("pan", 590), "9": ("cirrus", 1373), "10": ("tir1", 10895),
-        "11": ("tir2", 12005),
-    },
-    TM: {
-        "1": ("blue", 485), "2": ("green", 560), "3": ("red", 660), "4": ("nir", 835), "5": ("swir1", 1650),
-        "6": ("tir1", 11450), "7": ("swir2", 2220), "8": ("pan", 710),
-    },
-}  # fmt: skip
-"""Sentinel-2 MSI, Landsat 8/9 OLI and TIRS, Landsat 4-7 TM and ETM+, by the number in the band's name."""
-
 _SIGNATURES = {"B8A": SENTINEL2, "B08": SENTINEL2, "B12": SENTINEL2, "SR_B6": OLI, "ST_B10": OLI, "ST_B6": TM}
 """Band names that only one of the sensors has."""
 
@@ -58,9 +42,8 @@ _ALIASES = {
     "red edge 2": "rededge2", "rededge2": "rededge2", "red edge 3": "rededge3", "rededge3": "rededge3",
     "nir": "nir", "nir1": "nir", "near infrared": "nir", "nearinfrared": "nir", "nir08": "nir08", "nir narrow": "nir08",
     "nir09": "nir09", "water vapour": "nir09", "cirrus": "cirrus", "swir": "swir1", "swir1": "swir1", "swir 1": "swir1",
-    "swir16": "swir1", "swir2": "swir2", "swir 2": "swir2", "swir22": "swir2", "pan": "pan", "panchromatic": "pan",
-    "thermal": "tir1", "tir": "tir1", "lwir": "tir1", "tir1": "tir1", "lwir11": "tir1", "tir2": "tir2",
-    "lwir12": "tir2",
+    "swir2": "swir2", "swir 2": "swir2", "pan": "pan", "panchromatic": "pan", "thermal": "tir1", "tir": "tir1",
+    "tir1": "tir1", "tir2": "tir2", "coastal blue": "coastal", "green i": "green05", **CHANNELS,
 }  # fmt: skip
 _COLORS = {
     "red": "red", "green": "green", "blue": "blue", "coastal": "coastal", "rededge": "rededge1", "nir": "nir",
@@ -81,16 +64,16 @@ _RANGES: Mapping[str, tuple[float, float, float]] = {
 }  # fmt: skip
 """First, typical and last wavelength in nm of each common name."""
 
-_BAND = re.compile(r"(?:SR_|ST_)?B0*(\d+|8A)")
 _SENSORS = (
     (re.compile(r"sentinel[-_ ]?2|^s2[abc]?\b|^s2[abc]_", re.I), SENTINEL2),
     (re.compile(r"landsat[-_ ]?[89]|^l[co]0?[89]\b", re.I), OLI),
-    (re.compile(r"landsat[-_ ]?[4-7]|^l[te]0?[457]\b", re.I), TM),
+    (re.compile(r"landsat[-_ ]?[45]|^lt0?[45]\b", re.I), TM5),
+    (re.compile(r"landsat[-_ ]?7|^le0?7\b", re.I), ETM),
     (re.compile(r"planetscope|superdove", re.I), "PlanetScope"),
     (re.compile(r"worldview[-_ ]?(?=[1-4])|^wv0?[1-4]$", re.I), "WorldView"),
     (re.compile(r"pleiades|^phr1?[ab]?$", re.I), "Pleiades"),
     (re.compile(r"^spot[-_ ]?[1-7]", re.I), "SPOT"),
-    (re.compile(r"^naip\b", re.I), "NAIP"),
+    (re.compile(r"^naip\b", re.I), NAIP),
 )
 _SENSOR_KEYS = frozenset({"SATELLITEID", "SATELLITE", "SPACECRAFT_ID", "SPACECRAFT_NAME", "PLATFORM", "SENSOR"})
 _DATE_KEYS = ("ACQUISITIONDATETIME", "ACQUISITION_DATE", "DATE_ACQUIRED", "SENSING_TIME", "TIFFTAG_DATETIME")
@@ -151,20 +134,18 @@ def modality(bands: Sequence[Band], names: Sequence[str], palette: bool) -> str:
     return "optical" if len(bands) == 1 and first.dtype in ("uint8", "uint16") and names[0] == "gray" else "raster"
 
 
-def _described(description: str, sensor: str) -> tuple[str, float | None]:
+def _described(description: str, sensor: str) -> Naming:
     text = description.strip()
     plain = re.sub(r"[-_\s]+", " ", text.lower())
+    instrument = SENSORS.get(sensor)
     known = _ALIASES.get(plain) or _OTHERS.get(plain)
     if known:
-        typical = next((nm for name, nm in _SENSOR_BANDS.get(sensor, {}).values() if name == known), None)
-        return known, typical
-    number = _BAND.fullmatch(text.upper())
-    if not number:
-        return "", None
-    if sensor in _SENSOR_BANDS:
-        return _SENSOR_BANDS[sensor].get(number[1], ("", None))
+        band = instrument.channel(known) if instrument else None
+        return known, band.wavelength if band else None
     # The harmonised Landsat and Sentinel-2 products agree on these three, and write them with a zero.
-    return (_SENSOR_BANDS[SENTINEL2][number[1]][0], None) if text.upper() in ("B02", "B03", "B04") else ("", None)
+    harmonised = text.upper() in ("B02", "B03", "B04")
+    band = (instrument or SENSORS[SENTINEL2]).band(text) if instrument or harmonised else None
+    return (band.channel, band.wavelength if instrument else None) if band else ("", None)
 
 
 def _wavelength(tags: Mapping[str, str]) -> float | None:

@@ -19,6 +19,7 @@ from domains.formats.cache import PixelCache
 from domains.formats.content import Content, FileHashes, check_size, foreign, parallel
 from domains.formats.dicom_header import PYDICOM, Header, read_header
 from domains.formats.dicom_pixels import decode, fill_plain
+from domains.formats.dicom_scan import Bounded
 from domains.formats.dicom_series import group as group
 from domains.formats.dicom_slide import pyramid
 from fovea.errors import GeometryError, InputError
@@ -44,8 +45,8 @@ def is_dicom(path: Path) -> bool:
     if not _may_start(head):
         return False
     try:
-        with foreign("a DICOM file", *PYDICOM):
-            found = dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*_SIGNS])
+        with foreign("a DICOM file", *PYDICOM), Bounded(path) as file:
+            found = dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*_SIGNS])
             return any(name in found for name in _SIGNS)
     except InputError:
         return False

@@ -24,7 +24,7 @@ from pydicom.uid import (
 
 from domains.formats.content import check_size, foreign
 from domains.formats.dicom_planes import Plane, Vector, first_item, numbers, planes, texts
-from domains.formats.dicom_scan import scan
+from domains.formats.dicom_scan import Bounded, scan
 from domains.formats.dicom_slide import Tiles, tiles
 from domains.formats.dicom_units import measured
 from fovea.errors import InputError, LimitError, UnsupportedError
@@ -123,7 +123,7 @@ def _kept(path: Path, size: int, *_: int) -> Header:
 
 
 def _read(path: Path, size: int, *_: int) -> Header:
-    with foreign("a DICOM file", *PYDICOM), path.open("rb") as file:
+    with foreign("a DICOM file", *PYDICOM), Bounded(path) as file:
         _check_inflated(file)
         found = scan(file)
         ds: Any = found.fields or dcmread(file, stop_before_pixels=True, force=True)

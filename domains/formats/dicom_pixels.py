@@ -23,6 +23,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from domains.formats.content import foreign
 from domains.formats.dicom_header import PYDICOM, Header, Kind, Native
 from domains.formats.dicom_planes import first_item
+from domains.formats.dicom_scan import Bounded
 from domains.formats.dicom_units import real_world
 from domains.formats.isolation import isolated
 from fovea.errors import InputError, UnsupportedError
@@ -46,7 +47,7 @@ def decode(header: Header, frames: Sequence[int]) -> Pixels:
     else:
         arguments = header.path, header.kind, list(frames), header.factor
         if header.compressed:
-            seconds = 3 + len(frames) * header.rows * header.columns / _PACE
+            seconds = 1.5 + len(frames) * header.rows * header.columns / _PACE
             values, valid = isolated(read_frames, *arguments, seconds=seconds)
         else:
             values, valid = read_frames(*arguments)
@@ -55,8 +56,8 @@ def decode(header: Header, frames: Sequence[int]) -> Pixels:
 
 def read_frames(path: Path, kind: Kind, frames: Sequence[int], factor: float) -> Pixels:
     """Frames of a file by pydicom, as they lie in the file."""
-    with foreign("DICOM pixels", *PYDICOM):
-        ds = dcmread(path, force=True)
+    with foreign("DICOM pixels", *PYDICOM), Bounded(path) as file:
+        ds = dcmread(file, force=True)
         if not any(name in ds for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
             raise InputError("DICOM without its pixels", "PixelData", "Fetch it again.")
         decoder = _decoder(ds)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import cache
+from io import SEEK_END, BufferedReader, FileIO
 from math import isfinite
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -56,6 +58,19 @@ _COMPLEX = (
     "MRDiffusionSequence",
 )  # fmt: skip
 _SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+
+
+class Bounded(BufferedReader):
+    """An open file that never takes memory for more bytes than it has, whatever length is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(FileIO(path))
+        self.size = self.seek(0, SEEK_END)
+        self.seek(0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self.size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,12 @@ def tiles(ds: Any, frames: int, rows: int, columns: int) -> Tiles | None:
     if int(ds.get("TotalPixelMatrixFocalPlanes") or 1) > 1 or int(ds.get("NumberOfOpticalPaths") or 1) > 1:
         raise UnsupportedError("a slide of several focal planes or optical paths", "one of each", "Export one.")
     corners = _placed(ds) if ds.get("PerFrameFunctionalGroupsSequence") else None
+    across, down = -(-int(width) // columns), -(-int(height) // rows)
+    count = across * down if corners is None else len(corners)
+    if count != frames:
+        raise GeometryError(f"{frames} tiles with {count} positions", "one a tile", "Export it again.")
     if corners is None:
-        across, down = -(-int(width) // columns), -(-int(height) // rows)
         corners = [(row * rows, column * columns) for row in range(down) for column in range(across)]
-    if len(corners) != frames:
-        raise GeometryError(f"{frames} tiles with {len(corners)} positions", "one a tile", "Export it again.")
     found = np.array(corners, np.intp)
     if found.min() < 0 or (found >= (int(height), int(width))).any():
         raise GeometryError("tiles outside the matrix of the slide", "tiles inside it", "Export it again.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from domains.radiology.vocabulary import PRESETS, VOCABULARY
 
 if TYPE_CHECKING:
-    from fovea.types import Facts, Picture, Question, Reply, Report, Sample, Study, View, Window
+    from fovea.types import Facts, Finding, Picture, Question, Reply, Report, Sample, Study, View, Window
 
 
 class Radiology:
@@ -34,6 +34,12 @@ class Radiology:
         from domains.radiology import reader
 
         return reader.load(path, window)
+
+    def findings(self, paths: Path | Sequence[Path], study: Study, source: Sequence[Path] = ()) -> tuple[Finding, ...]:
+        """What DICOM SEG, SR and RTSTRUCT files say of a study: see `domains.radiology.findings`."""
+        from domains.radiology.findings import findings
+
+        return findings(paths, study, source)
 
     def render(self, study: Study, view: View) -> Picture:
         from domains.radiology.render import render

@@ -1,8 +1,9 @@
-"""Finding and reading scenes: GeoTIFF and JPEG 2000 rasters, and colour pictures taken from the air."""
+"""Finding and reading scenes: products of satellites, STAC items, single rasters, and colour pictures from the air."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 
 from domains.formats import geotiff, picture
 from domains.formats.content import Content
+from domains.remote_sensing import products
+from domains.remote_sensing.products import stac
 from fovea.errors import InputError
 from fovea.types import Channel, Floats, Grid, Image, Pixels, Source, Study, Window
 from fovea.verbal import number
@@ -21,15 +24,20 @@ _TINT = 1.0
 """Mean distance between the channels of a colour picture, of 255."""
 _MASK_ENDS = ("_mask", "_masks", "_label", "_labels")
 """How the names of label pictures end, that lie beside their scene."""
+_FLAGS = re.compile(r".*(_QA_(PIXEL|RADSAT|AEROSOL)|_ST_QA|_SCL(_[126]0m)?|_udm2?(_clip)?|\.Fmask)", re.IGNORECASE)
+"""How the names of rasters of flags and classes end, that come with a scene."""
+_READER = "remote-sensing/2"
 
 
 def sniff(path: Path) -> bool:
-    """Whether a file is a raster or a colour picture; of a folder, whether a file in it is.
+    """Whether a file is a raster, a colour picture or the first of a product; of a folder, whether a file in it is.
 
     A grey picture without a georeference is left to others, even when it is a TIFF.
     """
     if path.is_dir():
         return any(sniff(file) for file in _files(path))
+    if products.product(path) or stac.lists(path):
+        return True
     try:
         return _is_colored(path) if picture.is_picture(path) else geotiff.is_geotiff(path)
     except InputError:
@@ -37,33 +45,36 @@ def sniff(path: Path) -> bool:
 
 
 def studies(path: Path) -> list[tuple[Path, ...]]:
-    """The scenes in a file or folder, one a file.
+    """The scenes in a file or folder: a product or STAC item with all its files, or a single raster.
 
     In a folder these are all files named as rasters, whole or not, so that `load` can say what is wrong with them, and
-    colour pictures; sidecars and label masks beside a scene are left out.
+    colour pictures; sidecars, flags and label masks beside a scene are left out. A STAC collection or catalog gives its
+    items.
     """
+    if stac.lists(path):
+        return products.gather(stac.items(path))[0]
     if not path.is_dir():
-        return [(path,)] if geotiff.is_geotiff(path) or picture.is_picture(path) else []
-    files = list(_files(path))
-    stems = {file.with_suffix("") for file in files}
-    return [(file,) for file in files if not _is_mask(file, stems) and _is_ours(file)]
+        found, rest = products.gather([path])
+        return [*found, *((file,) for file in rest if geotiff.is_geotiff(file) or picture.is_picture(file))]
+    found, rest = products.gather(_files(path))
+    stems = {file.with_suffix("") for file in rest}
+    alone = [(file,) for file in rest if _is_ours(file) and not _is_mask(file, stems) and not _is_flags(file, rest)]
+    return sorted([*found, *alone])
 
 
 def load(path: Path | Sequence[Path], window: Window | None = None) -> Study:
     """Read a scene, or the dates of one place as the images of one study; a window is taken of each.
 
-    `meta` has "modality" (one of `domains.formats.bands.MODALITIES`), "resolution" on the ground and what the header
-    says of sensor and date. Raises leaves of InputError; pixels are read when asked for, under the same family.
+    A product is given by the file it begins with (alone, or with its other files) or by its folder. `meta` has
+    "modality" (one of `domains.formats.bands.MODALITIES`), "resolution" on the ground and what is known of sensor,
+    platform, level, date, baseline and cloud cover. Raises leaves of InputError; pixels are read when asked for, under
+    the same family.
     """
-    paths = [path] if isinstance(path, Path) else list(path)
-    if len(paths) == 1 and paths[0].is_dir():
-        found = studies(paths[0])
-        if len(found) != 1:
-            raise InputError(f"a folder of {len(found)} scenes", "one scene", "Load the scenes one by one")
-        paths = [*found[0]]
+    paths = [file for given in ([path] if isinstance(path, Path) else path) for file in _one_scene(given)]
     if not paths:
         raise InputError("no files", "the file of a scene")
-    contents = [_content(file) for file in paths]
+    scenes = _scenes(paths)
+    contents = [content for content, _ in scenes]
     images = tuple(_part(image, window) if window else image for content in contents for image in content.images)
     kinds = {content.meta["modality"] for content in contents}
     if len(kinds) > 1:
@@ -73,7 +84,28 @@ def load(path: Path | Sequence[Path], window: Window | None = None) -> Study:
     if resolution:
         meta["resolution"] = resolution
     hashes = tuple(digest for content in contents for digest in content.hashes)
-    return Study("remote_sensing", images, Source(hashes, f"remote-sensing/1{_written(window)}"), meta)
+    readers = " ".join(dict.fromkeys(reader for _, reader in scenes))
+    return Study("remote_sensing", images, Source(hashes, f"{readers}{_written(window)}"), meta)
+
+
+def _one_scene(path: Path) -> tuple[Path, ...]:
+    """The files of the one scene in a folder, collection or catalog; any other file itself."""
+    if not path.is_dir() and not stac.lists(path):
+        return (path,)
+    found = studies(path)
+    if len(found) != 1:
+        raise InputError(f"a folder of {len(found)} scenes", "one scene", "Load the scenes one by one")
+    return found[0]
+
+
+def _scenes(paths: Sequence[Path]) -> list[tuple[Content, str]]:
+    """What is in each product or single file, in the order of their first files, and who read it."""
+    found, rest = products.gather(paths)
+    scenes = []
+    for path in sorted([group[0] for group in found] + rest, key=paths.index):
+        kind = products.product(path)
+        scenes.append((kind.read(path), f"{_READER} {kind.reader}") if kind else (_content(path), _READER))
+    return scenes
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -104,6 +136,14 @@ def _is_mask(file: Path, stems: set[Path]) -> bool:
     """Whether the name is that of another file with an ending for labels: "tile_1__mask.png" beside "tile_1.jpg"."""
     bare = next((file.stem.removesuffix(end) for end in _MASK_ENDS if file.stem.endswith(end)), "")
     return bool(bare) and any(file.with_name(name) in stems for name in (bare, bare.rstrip("_-")))
+
+
+def _is_flags(file: Path, files: Sequence[Path]) -> bool:
+    """Whether the name is that of flags or classes, with a raster in the folder that they may belong to."""
+    if not _FLAGS.fullmatch(file.stem):
+        return False
+    beside = (other for other in files if other.parent == file.parent and other.suffix.lower() in _RASTERS)
+    return any(not _FLAGS.fullmatch(other.stem) for other in beside)
 
 
 def _content(file: Path) -> Content:
