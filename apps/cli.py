@@ -126,13 +126,39 @@ def experts_train(config: Config, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="A file, or the folder of a series.")]) -> None:
+def inspect(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Files, folders and series.", show_default=False)
+    ],
+    table: Annotated[bool, typer.Option("--table", help="One row a file, whether it can be read or not.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The table as one JSON object a line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
+) -> None:
     """Say what a file is, or why it is refused; needs no model."""
-    from apps.inspection import facts, studies
     from apps.service import installed_domains
 
-    for domain, files in studies(file, installed_domains()):
-        _table(("", ""), [*facts(domain, domain.load(files)), ("", "")], head=False)
+    if table or as_json or as_csv:
+        _inventory(paths, as_json, as_csv)
+        return
+    from apps.inspection import facts, studies
+
+    for path in paths:
+        for domain, files in studies(path, installed_domains()):
+            _table(("", ""), [*facts(domain, domain.load(files)), ("", "")], head=False)
+
+
+def _inventory(paths: Sequence[Path], as_json: bool, as_csv: bool) -> None:
+    from apps import inventory
+    from apps.service import installed_domains
+    from fovea.progress import track
+
+    if as_json and as_csv:
+        raise ConfigError("--json and --csv together", "one of them")
+    rows = list(track(inventory.inventory(paths, installed_domains()), "files"))
+    if as_json or as_csv:
+        typer.echo(inventory.as_json(rows) if as_json else inventory.as_csv(rows), nl=False)
+        return
+    typer.echo(f"{inventory.as_text(rows)}\n{inventory.summary(rows)}")
 
 
 @app.command()

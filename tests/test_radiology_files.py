@@ -93,9 +93,8 @@ def test_nifti_without_a_place_or_of_another_kind_is_refused(tmp_path):
     nibabel.save(lost, tmp_path / "lost.nii")
     with pytest.raises(GeometryError, match="sform"):
         reader.load(tmp_path / "lost.nii")
-    for other in (np.zeros((2, 3, 4, 1, 3), np.int16), np.zeros((2, 3, 4), np.complex64)):
-        with pytest.raises(UnsupportedError):
-            reader.load(nifti(tmp_path / "other.nii", other))
+    with pytest.raises(UnsupportedError):
+        reader.load(nifti(tmp_path / "other.nii", np.zeros((2, 3, 4), np.complex64)))
     whole = nifti(tmp_path / "cut.nii.gz", rng.integers(0, 999, (20, 20, 20)).astype(np.int16))
     whole.write_bytes(whole.read_bytes()[:3000])
     with pytest.raises(InputError):

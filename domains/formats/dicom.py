@@ -56,7 +56,7 @@ def _may_start(head: bytes) -> bool:
     """Whether the first element is one of group 2 or 8 that a file without preamble starts with, in either order."""
     little, big = head[:2] in (b"\x02\x00", b"\x08\x00"), head[:2] in (b"\x00\x02", b"\x00\x08")
     element = head[2:4] if little else head[3:1:-1]
-    return (little or big) and element in (b"\x00\x00", b"\x01\x00", b"\x05\x00", b"\x08\x00", b"\x16\x00")
+    return (little or big) and element in (b"\x00\x00", b"\x01\x00", b"\x10\x00", b"\x05\x00", b"\x08\x00", b"\x16\x00")
 
 
 def read(paths: Sequence[Path], *, single_slices: bool = False) -> Content:

@@ -172,6 +172,7 @@ def _color(stored: Stored, ds: Dataset) -> Pixels:
     """RGB in [0, 1]; a palette is applied, and the decoder has turned YBR into RGB."""
     if ds.PhotometricInterpretation == "PALETTE COLOR":
         _check_palette(ds)
+        _swap_palette(ds)
         stored = apply_color_lut(stored, ds)[..., :3]
         top = np.iinfo(stored.dtype).max
     else:
@@ -189,6 +190,16 @@ def _check_palette(ds: Dataset) -> None:
             raise InputError(
                 f"a palette of {len(table)} bytes for {declared} colours", "all colours", "Export it again."
             )
+
+
+def _swap_palette(ds: Dataset) -> None:
+    """Bring the words of a big-endian palette into the order that pydicom takes them to have."""
+    if ds.original_encoding[1] is not False:
+        return
+    for color in ("Red", "Green", "Blue"):
+        for name in (f"{color}PaletteColorLookupTableData", f"Segmented{color}PaletteColorLookupTableData"):
+            if name in ds and ds[name].VR == "OW":
+                ds[name].value = np.frombuffer(ds[name].value, ">u2").astype("<u2").tobytes()
 
 
 def _gray(stored: Stored, ds: Any, kind: Kind, frame: int, factor: float) -> Pixels:

@@ -1,13 +1,14 @@
-"""Finding and reading radiological studies: DICOM series, NIfTI volumes, and grey pictures as radiographs."""
+"""Finding and reading radiological studies: DICOM series, other volumes, and grey pictures as radiographs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from domains.formats import dicom, nifti, picture
-from domains.formats.content import Content, foreign
+from domains.formats import archives, dicom, dicomdir, picture, volume
+from domains.formats.content import Content, parallel
 from fovea.errors import InputError, UnsupportedError
 from fovea.types import Channel, Image, Source, Study, Window
 
@@ -16,7 +17,7 @@ _AIR, _METAL = -200.0, 10_000.0
 
 
 def sniff(path: Path) -> bool:
-    """Whether a file is DICOM, NIfTI, NRRD or a grey picture; of a folder, whether a file in it is."""
+    """Whether a file is DICOM, a volume or a grey picture; of a folder, whether a file in it is."""
     if path.is_dir():
         return any(sniff(file) for file in _files(path))
     return _ours(path) is not None
@@ -25,66 +26,105 @@ def sniff(path: Path) -> bool:
 def studies(path: Path) -> list[tuple[Path, ...]]:
     """The studies in a file or folder, in the order of their first file: a DICOM series, or one file of another kind.
 
-    Files that no reader knows are left out; broken or refused ones are kept, so that `load` can say why.
+    Files that no reader knows are left out; broken or refused ones are kept, so that `load` can say why. The DICOMDIR
+    of a medium stands for the files that it lists, an archive with DICOM in it for the study that it has to hold.
     """
+    return [files for _, files in _studies(path)]
+
+
+def _studies(path: Path) -> list[tuple[str, tuple[Path, ...]]]:
+    """The studies with the format of their files."""
     if not path.is_dir():
-        return [(path,)] if sniff(path) else []
-    alone: list[tuple[Path, ...]] = []
-    slices: list[Path] = []
-    for file in _files(path):
-        found = _ours(file)
-        if found == "dicom":
-            slices.append(file)
-        elif found:
-            alone.append((file,))
-    return sorted((*alone, *dicom.group(slices)), key=lambda study: study[0])
+        kind = _ours(path)
+        return _of_medium(path) if kind == "medium" else [(kind, (path,))] if kind else []
+    files = list(_files(path))
+    kinds = dict(zip(files, parallel(_ours, files), strict=True))
+    found: list[tuple[str, tuple[Path, ...]]] = [
+        (kind, (file,)) for file, kind in kinds.items() if kind and kind not in ("dicom", "medium")
+    ]
+    found += [study for file, kind in kinds.items() if kind == "medium" for study in _of_medium(file)]
+    listed = {file for _, study in found for file in study}
+    slices = [file for file, kind in kinds.items() if kind == "dicom" and file not in listed]
+    return sorted((*found, *(("dicom", stack) for stack in dicom.group(slices))), key=lambda study: study[1][0])
 
 
-def load(path: Path | Sequence[Path], window: Window | None = None, *, modality: str = "") -> Study:
+def _of_medium(path: Path) -> list[tuple[str, tuple[Path, ...]]]:
+    """The studies that a DICOMDIR lists; a series with missing files has the DICOMDIR in front, and is refused."""
+    try:
+        series = dicomdir.read(path)
+    except InputError:
+        return [("medium", (path,))]
+    whole = [file for part in series if not part.missing for file in part.paths]
+    lacking = [("medium", (path, *part.paths)) for part in series if part.missing]
+    return [*(("dicom", stack) for stack in dicom.group(whole)), *lacking]
+
+
+def load(
+    path: Path | Sequence[Path], window: Window | None = None, *, modality: str = "", single_slices: bool = False
+) -> Study:
     """Read one study: a file, the files of one series, or a folder that holds one study.
 
-    `modality` says what a picture or NIfTI shows, where it is known; otherwise a picture counts as a radiograph (made
-    grey if it is not) and a volume as CT or MR by its values. Raises leaves of InputError; pixels are read when asked
-    for, under the same family.
+    `modality` says what a picture or volume shows where it is known and the file does not tell; otherwise a picture
+    counts as a radiograph (made grey if it is not) and a volume as CT or MR by its values. With `single_slices` each
+    slice of a DICOM series is an image by itself, and the series need not make a volume. Raises leaves of InputError;
+    pixels are read when asked for, under the same family.
     """
-    paths = _one_study(path) if isinstance(path, Path) else tuple(path)
+    if isinstance(path, Path) and (path.is_dir() or dicomdir.is_dicomdir(path)):
+        kind, paths = _one_study(path)
+        kinds: set[str | None] = {kind}
+    else:
+        paths = (path,) if isinstance(path, Path) else tuple(path)
+        kinds = {_format(file) for file in paths}
     if not paths:
         raise InputError("no files", "the files of one study")
-    kinds = {_format(file) for file in paths}
+    if "medium" in kinds:
+        raise dicomdir.lacking(paths)
+    if kinds == {"archive"} and len(paths) == 1:
+        return _unpacked(paths[0], window, modality, single_slices)
     if kinds == {"dicom"}:
-        content, name = dicom.read(paths), "radiology-dicom/1"
+        content, name = dicom.read(paths, single_slices=single_slices), "radiology-dicom/2"
     elif len(paths) > 1:
         raise InputError("several files that are not all DICOM", "one file, or the DICOM files of one series")
-    elif kinds == {"nifti"}:
-        content, name = _volume(nifti.read(paths[0]), modality), "radiology-nifti/1"
+    elif kinds == {"volume"}:
+        content, name = _volume(volume.read(paths[0]), modality), "radiology-volume/1"
     elif kinds == {"picture"}:
         read = picture.read(paths[0], gray=True)
         content, name = read._replace(meta={"modality": modality or "DX"}), "radiology-picture/1"
-    elif kinds == {"nrrd"}:
-        raise UnsupportedError("NRRD", "NIfTI or DICOM", "Convert it to NIfTI.")
     else:
-        raise UnsupportedError("a file of no known kind", "DICOM, NIfTI, or a grey PNG, JPEG or TIFF", "Convert it.")
+        raise UnsupportedError("a file of no known kind", "DICOM, a volume, or a grey PNG, JPEG or TIFF", "Convert it.")
     images = tuple(image.window(window) for image in content.images) if window else content.images
     return Study("radiology", images, Source(content.hashes, name), content.meta)
 
 
-def _one_study(path: Path) -> tuple[Path, ...]:
-    if not path.is_dir():
-        return (path,)
-    found = studies(path)
+def _unpacked(path: Path, window: Window | None, modality: str, single_slices: bool) -> Study:
+    """The one study in an archive, its pixels in memory; archives inside it are not opened."""
+    with archives.unpacked(path) as folder:
+        found = [files for kind, files in _studies(folder) if kind != "archive"]
+        if len(found) != 1:
+            raise InputError(f"an archive of {len(found)} studies", "one study", "Unpack it and load them one by one.")
+        study = load(found[0], window, modality=modality, single_slices=single_slices)
+        images = tuple(Image.from_array(i.channels, i.grid, i.pixels, i.valid) for i in study.images)
+        hashes = tuple(study.source.hashes)
+    return replace(study, images=images, source=replace(study.source, hashes=hashes))
+
+
+def _one_study(path: Path) -> tuple[str, tuple[Path, ...]]:
+    found = _studies(path)
     if len(found) != 1:
         raise InputError(f"a folder of {len(found)} studies", "one study", "Load the studies one by one.")
     return found[0]
 
 
 def _volume(content: Content, modality: str) -> Content:
-    """Name what a NIfTI holds: CT where told or where the values look like Hounsfield units, otherwise MR."""
+    """Name what a volume holds: what the file says, or CT where the values look like Hounsfield units, otherwise MR."""
     images = content.images
-    first = images[0].pixels
-    modality = modality or ("CT" if first.min() < _AIR and first.max() < _METAL else "MR")
+    modality = content.meta.get("modality", modality)
+    if not modality:
+        first = images[0].pixels
+        modality = "CT" if len(first) == 1 and first.min() < _AIR and first.max() < _METAL else "MR"
     if modality == "CT":
         images = tuple(Image.from_array((Channel("HU", "HU"),), i.grid, i.pixels, i.valid) for i in images)
-    return content._replace(images=images, meta={"modality": modality})
+    return content._replace(images=images, meta={**content.meta, "modality": modality})
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -96,12 +136,18 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _format(path: Path) -> str | None:
     checks: dict[str, Callable[[Path], bool]] = {
-        "nrrd": _is_nrrd,
+        "medium": dicomdir.is_dicomdir,
         "dicom": dicom.is_dicom,
-        "nifti": nifti.is_nifti,
+        "volume": lambda file: bool(volume.kind(file)),
         "picture": picture.is_picture,
+        "archive": _holds_dicom,
     }
     return next((name for name, check in checks.items() if check(path)), None)
+
+
+def _holds_dicom(path: Path) -> bool:
+    """Whether DICOM is among the first files of an archive; other archives are for others to open."""
+    return archives.is_archive(path) and any(head[128:132] == b"DICM" for head in archives.heads(path, 16))
 
 
 def _ours(path: Path) -> str | None:
@@ -111,8 +157,3 @@ def _ours(path: Path) -> str | None:
         return found if found != "picture" or picture.is_gray(path) else None
     except InputError:
         return None
-
-
-def _is_nrrd(path: Path) -> bool:
-    with foreign("a file"), path.open("rb") as file:
-        return file.read(5) == b"NRRD0"
