@@ -296,6 +296,16 @@ def test_values_are_as_before_in_every_byte_order(syntax, tmp_path: Path) -> Non
     np.testing.assert_array_equal(after.pixel_array, pydicom.dcmread(path).pixel_array)
 
 
+def test_an_odd_number_of_bytes_in_words_of_either_order(tmp_path: Path) -> None:
+    ds = make(np.arange(15, dtype=np.uint8).reshape(3, 5), "MR", MR, **PLANE)
+    ds.PixelData = np.frombuffer(ds.PixelData + b"\0", "<u2").astype(">u2").tobytes()
+    ds["PixelData"].VR = "OW"
+    path = save(ds, tmp_path / "odd.dcm", ExplicitVRBigEndian)
+    after = cleaned(ds, tmp_path, syntax=ExplicitVRBigEndian)
+    np.testing.assert_array_equal(after.pixel_array, pydicom.dcmread(path).pixel_array)
+    assert after.pixel_array.max() == 14
+
+
 def test_run_length_frames_are_rewritten_as_they_may_end_in_anything(tmp_path: Path) -> None:
     before = ct().PixelData
     ds = ct()

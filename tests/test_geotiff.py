@@ -70,6 +70,9 @@ def test_a_crs_without_a_code_is_kept_as_wkt(tmp_path: Path) -> None:
             },
             id="ground control points on no affine transform",
         ),
+        pytest.param(
+            {"crs": "EPSG:32633", "transform": Affine(1e200, 0, 0, 0, -1e200, 0)}, id="a transform off the Earth"
+        ),
     ],
 )
 def test_geometry_that_no_affine_gives_is_refused(profile: dict[str, Any], tmp_path: Path) -> None:

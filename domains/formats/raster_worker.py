@@ -41,6 +41,8 @@ _LARGEST_RATIO = 2000
 """Deflate reaches 1032:1. A larger block than `_SMALL_BLOCK` with a higher ratio to its file is not believed."""
 _GCP_TOLERANCE = 0.25
 """In pixels: how far ground control points may lie from the affine that stands for them."""
+_FARTHEST = 1e12
+"""No coordinate of the Earth is larger, in whatever unit."""
 _OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": False,
@@ -293,7 +295,7 @@ def _job(source: Source, pixels: int) -> int:
     file = _opened(source.path, source.driver, source.stamp)
     rows, columns = file.block_shapes[0]
     size = np.dtype(file.dtypes[0]).itemsize * (len(file.dtypes) + 1)
-    return 2**27 + _CACHE + 3 * int(rows) * int(columns) * size + 4 * pixels * max(size, 8)
+    return int(2**27 + _CACHE + 3 * rows * columns * size + 4 * pixels * max(size, 8))
 
 
 def _check(file: Any, limit: int, size: int) -> None:
@@ -333,6 +335,12 @@ def _geometry(file: Any) -> dict[str, Any]:
         return {"reason": "no coordinate reference system"}
     if not (crs.is_geographic or crs.is_projected):
         return {"reason": "local coordinates"}
+    if not np.all(np.abs(np.array(transform[:6])) < _FARTHEST):  # false for what is no number, too
+        raise GeometryError(
+            "a transform that leads off the Earth",
+            "coordinates of the reference system",
+            "Set it with gdal_edit -a_ullr",
+        )
     code = crs.to_epsg()
     return {"transform": tuple(transform)[:6], "frame": f"EPSG:{code}" if code else _unnamed(crs.to_wkt())}
 

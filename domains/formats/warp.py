@@ -136,8 +136,8 @@ class _Warped:
         """Whole source pixels, down and across, from one target pixel to the next."""
         rows, columns = (np.linspace(0, n - 1, 7) for n in self.grid.shape[1:])
         at, below, beside = (self._lattice(rows + down, columns + across) for down, across in ((0, 0), (1, 0), (0, 1)))
-        steps = np.hypot(below - at, beside - at).reshape(2, -1)
-        steps = steps[:, np.flatnonzero(np.isfinite(steps).all(0))]
+        steps: Matrix = np.hypot(below - at, beside - at).reshape(2, -1)
+        steps = steps[:, np.flatnonzero(np.isfinite(steps.sum(0)))]
         if not steps.size:
             return 1, 1
         down, across = (int(step + 1e-6) for step in np.median(steps, axis=1))  # a seam is no step
@@ -283,7 +283,7 @@ def _bilinear(pixels: Floats, seen: Bools, places: Matrix) -> tuple[Floats, Bool
 def _flat(places: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.intp]:
     """Places (2, n) as one index; those beyond an edge take the pixel at the edge."""
     row, column = (np.clip(place, 0, size - 1) for place, size in zip(places, shape, strict=True))
-    return row.astype(np.intp) * shape[1] + column
+    return np.asarray(row.astype(np.intp) * shape[1] + column)
 
 
 @lru_cache(maxsize=32)

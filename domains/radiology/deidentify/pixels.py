@@ -186,4 +186,5 @@ def _cut(ds: Dataset, data: bytes, size: float) -> bytes:
     length = int(np.ceil(count * halved * size))
     if len(data) < length:
         raise InputError("fewer pixels than the header declares", "all of them", "Fetch the file again.")
-    return data[:length] + b"\0" * (length % 2)
+    even = length + length % 2  # of a big-endian word the last byte stands behind the padding
+    return data[:even].ljust(even, b"\0")

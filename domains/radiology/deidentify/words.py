@@ -42,7 +42,8 @@ def standard_code(item: Dataset) -> tuple[str, str, str]:
     if code and code.meaning:
         return code.value, code.scheme, _plain(code.meaning)
     ours = {(term.code.scheme, term.code.value): term.code.meaning for term in VOCABULARY}
-    value, scheme = str(item.get("CodeValue") or item.get("LongCodeValue") or ""), str(item.get("CodingSchemeDesignator") or "")
+    value, scheme = (str(item.get(name) or "") for name in ("CodeValue", "CodingSchemeDesignator"))
+    value = value or str(item.get("LongCodeValue") or "")
     return (value, scheme, ours[scheme, value]) if (scheme, value) in ours else UNKNOWN
 
 
