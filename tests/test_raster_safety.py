@@ -74,8 +74,12 @@ BOMBS = {
     "a block of 16 GB": {
         "width": (256, 4, 2**17), "height": (257, 4, 2**17), "rows": (278, 4, 2**17), "compression": (259, 3, 8),
     },
-    "a block of 200 MiB in a small file": {
+    "a strip of 200 MiB in a small file": {
         "width": (256, 4, 2**14), "height": (257, 4, 12800), "rows": (278, 4, 12800), "compression": (259, 3, 8),
+    },
+    "a tile of 200 MiB in a small file": {
+        "width": (256, 4, 2**14), "height": (257, 4, 12800), "compression": (259, 3, 8), "across": (322, 4, 2**14),
+        "down": (323, 4, 12800), "offsets": (324, 4, 8), "counts": (325, 4, 100),
     },
     "65535 bands": {"samples": (277, 3, 65535)},
     "2**31 columns": {"width": (256, 4, 2**31 - 1)},
@@ -137,10 +141,12 @@ def test_a_decoder_that_dies_while_it_reads_costs_one_read(tmp_path: Path, warm:
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(whole.read, None, None)
         time.sleep(0.1)
-        for process in children():
+        dying = children()
+        for process in dying:
             process.kill()
         with pytest.raises(InputError, match="ended its process"):
             reading.result(10)
+        psutil.wait_procs(dying, 5)
     np.testing.assert_array_equal(image(path).pixels, expected)
 
 
@@ -187,7 +193,10 @@ def test_no_file_makes_another_be_read(tmp_path: Path, server: tuple[int, list[b
     path = write(tmp_path / "a.tif", np.arange(1, 65, dtype=np.uint8).reshape(1, 8, 8), transform=UTM["transform"])
     before = geotiff.read(path)
     _ = before.images[0].pixels
-    (tmp_path / "a_RPC.TXT").write_text("LINE_OFF: 1\n")
+    plain = write(tmp_path / "b.tif", np.ones((1, 8, 8), np.uint8))
+    (tmp_path / "b_RPC.TXT").write_text(_polynomials())
+    (tmp_path / "b.tfw").write_text("10\n0\n0\n-10\n5\n5\n")
+    assert geotiff.read(plain).meta["geometry"] == "no georeference"
     (tmp_path / "a.IMD").write_text('version = "R";\n')
     (tmp_path / "a.prj").write_text('GEOGCS["x"]')
     for name in ("a.tif.ovr", "a.tif.aux.xml", "a.aux.xml", "a.ovr", "a.rrd"):
@@ -208,6 +217,13 @@ def test_no_file_makes_another_be_read(tmp_path: Path, server: tuple[int, list[b
             geotiff.read(Path(name))
         assert "127.0.0.1" not in str(error.value)
     assert not heard
+
+
+def _polynomials() -> str:
+    """A sidecar of rational polynomials that GDAL takes."""
+    names = [f"{axis}_{what}" for what in ("OFF", "SCALE") for axis in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT")]
+    names += [f"{axis}_{part}_COEFF_{i}" for axis in ("LINE", "SAMP") for part in ("NUM", "DEN") for i in range(1, 21)]
+    return "".join(f"{name}: 1\n" for name in names)
 
 
 def _virtual(target: str) -> str:

@@ -90,6 +90,8 @@ def test_pixels_come_from_where_the_systems_say(case: Any, angles: Any, ups: Any
         x = lon + (x - lon + 180) % 360 - 180
     expected = source.index(np.column_stack([x, y, np.zeros_like(x)]))[:, 1:].T
     np.testing.assert_allclose(result.pixels.reshape(2, -1), expected, atol=0.05)
+    nearest = warp(index_image(source), target, "nearest").pixels.reshape(2, -1)
+    np.testing.assert_allclose(nearest, expected, atol=0.55)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -152,7 +152,7 @@ class _Warped:
         if _in_degrees(source.frame):
             middle = source.world(np.array([[0, source.shape[1] / 2 - 0.5, source.shape[2] / 2 - 0.5]]))[0, 0]
             world[:, 0] = middle + (world[:, 0] - middle + 180) % 360 - 180
-        lost = ~np.isfinite(world).all(1)
+        lost: Bools = np.asarray(~np.isfinite(world).all(axis=1))
         index = source.index(np.column_stack([np.where(lost[:, None], 0, world), np.zeros(len(world))]))[:, 1:]
         index[lost] = np.nan
         return index

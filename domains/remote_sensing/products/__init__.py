@@ -47,7 +47,8 @@ def gather(files: Iterable[Path]) -> tuple[list[tuple[Path, ...]], list[Path]]:
 
 
 def _kinds() -> tuple[Product, ...]:
-    from domains.remote_sensing.products import landsat, naip, planet, sentinel1, sentinel2, stac
+    from domains.remote_sensing.products import landsat, naip, planet, sentinel1, sentinel2
+    from domains.remote_sensing.products import stac as stac
 
     modules = (sentinel2, landsat, sentinel1, planet, naip, stac)
     return tuple(Product(m.READER, m.begins, m.files, m.read) for m in modules)
