@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from fovea.errors import InputError, LimitError
 from fovea.types import Image
@@ -147,5 +147,15 @@ def parallel(function: Callable[[Given], Result], items: Iterable[Given]) -> lis
     found = list(items)
     if len(found) < 4:
         return [function(item) for item in found]
-    with ThreadPoolExecutor(min(len(found), os.cpu_count() or 1)) as pool:
-        return list(pool.map(function, found))
+    results: list[Any] = [None] * len(found)
+    numbers = iter(range(len(found)))  # each thread takes the next: a future for each item costs more than a header
+
+    def work() -> None:
+        for number in numbers:
+            results[number] = function(found[number])
+
+    threads = min(len(found), os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work) for _ in range(threads)]:
+            done.result()
+    return results

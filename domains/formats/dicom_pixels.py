@@ -83,7 +83,9 @@ def fill_plain(header: Header, native: Native, rows: slice, columns: slice, valu
     if not measured or fields.get("PixelPaddingValue") is not None or not _exact(native.dtype, *linear):
         return False
     stored = _stored_plain(header, native)[rows, columns]
-    np.multiply(stored, np.float32(linear[0]), out=values, dtype=np.float32, casting="unsafe")
+    values[...] = stored
+    if linear[0] != 1:
+        values *= np.float32(linear[0])
     if linear[1]:
         values += np.float32(linear[1])
     valid[...] = True

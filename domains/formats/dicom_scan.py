@@ -8,10 +8,11 @@ than a full parse; of any other it gives none, and pydicom reads the file. Sourc
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from functools import cache
-from io import SEEK_END, BufferedReader, FileIO
+from io import BufferedReader, FileIO
 from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,8 +66,7 @@ class Bounded(BufferedReader):
 
     def __init__(self, path: Path) -> None:
         super().__init__(FileIO(path))
-        self.size = self.seek(0, SEEK_END)
-        self.seek(0)
+        self.size = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
         left = max(0, self.size - self.tell())

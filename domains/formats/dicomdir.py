@@ -34,7 +34,7 @@ class Series:
 
 def is_dicomdir(path: Path) -> bool:
     """Whether a file is the directory of a medium, by its SOP class."""
-    with foreign("a file"), path.open("rb") as file:
+    with foreign("a file", warns=False), path.open("rb") as file:
         head = file.read(512)
     return head[128:132] == b"DICM" and _CLASS in head
 

@@ -136,8 +136,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _format(path: Path) -> str | None:
     checks: dict[str, Callable[[Path], bool]] = {
-        "medium": dicomdir.is_dicomdir,
         "dicom": dicom.is_dicom,
+        "medium": dicomdir.is_dicomdir,
         "volume": lambda file: bool(volume.kind(file)),
         "picture": picture.is_picture,
         "archive": _holds_dicom,
