@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from product_files import METRES, MSI, first_format, ground, raster, sentinel2
 
+from domains.radiology.plugin import Radiology
 from domains.remote_sensing.plugin import RemoteSensing
 from domains.remote_sensing.products.joined import CLEAR, CLOUD, HAZE, SHADOW, SNOW, WATER
 from fovea.errors import GeometryError, InputError
@@ -285,3 +286,10 @@ def test_damaged_metadata_is_refused_or_read(data: st.DataObject) -> None:
         (product / "MTD_MSIL2A.xml").write_bytes(text)
         with suppress(InputError):
             assert DOMAIN.load(product).images[0].channels[0].name == "red"
+
+
+def test_its_bands_are_no_radiographs(tmp_path: Path) -> None:
+    """JPEG 2000 bands are grey pictures to whoever does not look for their place."""
+    product = sentinel2(tmp_path, ground())
+    assert Radiology().studies(product) == []
+    assert len(DOMAIN.studies(product)) == 1

@@ -30,6 +30,8 @@ _UNBOUNDED = ("I", "F")
 """Signed, 32-bit and floating values: their range says nothing of black and white, so they are left to rasters."""
 _GEOREFERENCE = (33550, 33922, 34264, 34735)
 """The tags ModelPixelScale, ModelTiepoint, ModelTransformation and GeoKeyDirectory of GeoTIFF."""
+_JP2, _LOCATED = b"\0\0\0\x0cjP  ", (bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"), b"gml.data")
+"""How JPEG 2000 starts, and what in front of its pixels gives it a place: the box of GeoJP2, or GML (OGC 05-047r3)."""
 _GDAL = {"PNG": "PNG", "TIFF": "GTiff"}
 _COMPRESSION, _UNKNOWN = 259, (34887, 50000, 50001)
 """Compressions of TIFF that GDAL knows alone: LERC, Zstandard and WebP."""
@@ -48,11 +50,18 @@ def is_picture(path: Path) -> bool:
             exif = _exif(picture)
             tags = getattr(picture, "tag_v2", {})
             left = _is_unbounded(picture) or tags.get(_COMPRESSION) in _UNKNOWN
-            return not left and not any(tag in exif for tag in _GEOREFERENCE)
+            return not left and not any(tag in exif for tag in _GEOREFERENCE) and not _is_located(path)
     except LimitError:
         return True
     except InputError:
         return False
+
+
+def _is_located(path: Path) -> bool:
+    """Whether a JPEG 2000 file says where on Earth it lies."""
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    return head.startswith(_JP2) and any(sign in head.partition(b"jp2c")[0] for sign in _LOCATED)
 
 
 def is_gray(path: Path) -> bool:
