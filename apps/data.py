@@ -124,7 +124,7 @@ def data_pull(
 
     Credentials are read from FOVEA_DICOMWEB_USER and FOVEA_DICOMWEB_PASSWORD, FOVEA_DICOMWEB_TOKEN, or netrc.
     """
-    from domains.formats.dicomweb import Server
+    from domains.formats.dicom.dicomweb import Server
 
     count = Server(url, allow_http=allow_http).pull(out, study, series)
     typer.echo(f"{count} files in {out}")

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
-from domains.formats import chips, geotiff
+from domains.formats.rasters import chips, geotiff
 from fovea.image import Window
 
 ROUNDS = 3
@@ -173,7 +173,7 @@ def _warped(path: Path, rounds: int) -> list[Row]:
     from rasterio.enums import Resampling
     from rasterio.vrt import WarpedVRT
 
-    from domains.formats.warp import warp
+    from domains.formats.rasters.warp import warp
     from fovea.image import Grid
 
     scene = geotiff.read(path).images[0]

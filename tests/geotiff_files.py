@@ -14,7 +14,7 @@ from rasterio.enums import Resampling
 from rasterio.shutil import copy
 from rasterio.transform import Affine
 
-from domains.formats import geotiff
+from domains.formats.rasters import geotiff
 from fovea.types import Image
 
 UTM = {"crs": "EPSG:32633", "transform": Affine(10, 0, 399960, 0, -10, 5500020)}

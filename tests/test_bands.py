@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from domains.formats.bands import COMMON_NAMES, Band, name_bands, sensor
-from domains.formats.sensors import (
+from domains.formats.rasters.bands import COMMON_NAMES, Band, name_bands, sensor
+from domains.formats.rasters.sensors import (
     CHANNELS,
     ETM,
     HLS_L30,

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.sr.codedict import codes
 
-from domains.formats import annotation, dicom_codes, dicom_seg
+from domains.formats.dicom import annotation
+from domains.formats.dicom import codes as dicom_codes
+from domains.formats.dicom import seg as dicom_seg
 from domains.radiology import reader, synth
 from domains.radiology.findings import findings
 from fovea.errors import GeometryError, InputError, UnsupportedError

@@ -18,7 +18,8 @@ from pydicom.uid import (
     JPEGLosslessSV1,
 )
 
-from domains.formats import content, dicom, dicom_pixels
+from domains.formats import content, dicom
+from domains.formats.dicom import pixels as dicom_pixels
 from fovea.errors import InputError, LimitError, UnsupportedError
 from fovea.types import Source, Study
 

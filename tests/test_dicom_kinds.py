@@ -10,8 +10,9 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from domains.formats import dicom, dicom_pixels
-from domains.formats.dicom_pixels import stream_size
+from domains.formats import dicom
+from domains.formats.dicom import pixels as dicom_pixels
+from domains.formats.dicom.pixels import stream_size
 from domains.radiology import reader
 from domains.radiology.render import render
 from fovea.errors import GeometryError, InputError, UnsupportedError

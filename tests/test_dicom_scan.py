@@ -11,9 +11,10 @@ import pytest
 from dicom_files import DX, PLANE, make, save
 from pydicom.uid import ImplicitVRLittleEndian
 
-from domains.formats import dicom, dicom_scan
-from domains.formats.dicom_header import _read
-from domains.formats.dicom_scan import scan
+from domains.formats import dicom
+from domains.formats.dicom import scan as dicom_scan
+from domains.formats.dicom.header import _read
+from domains.formats.dicom.scan import scan
 from fovea.errors import InputError, LimitError
 
 
@@ -32,7 +33,7 @@ def test_headers_of_real_files_are_those_of_a_full_parse(data_dir, monkeypatch):
         if isinstance(quick, str) or quick.native is None:
             continue
         with monkeypatch.context() as patch:
-            patch.setattr("domains.formats.dicom_header.scan", lambda file: dicom_scan.Scan(None, None))
+            patch.setattr("domains.formats.dicom.header.scan", lambda file: dicom_scan.Scan(None, None))
             full = _read(path, path.stat().st_size)
         assert without_path(quick) == without_path(full), path
         one = dicom.decode(quick, [0])

@@ -15,7 +15,7 @@ import pydicom
 import pytest
 from pydicom.fileset import FileSet
 
-from domains.formats import dicomdir
+from domains.formats.dicom import dicomdir
 from domains.radiology import reader, synth
 from fovea.errors import InputError, LimitError
 from fovea.types import Study, Window

@@ -24,8 +24,8 @@ from requests import Session
 from typer.testing import CliRunner
 
 from apps.cli import app
-from domains.formats import dicomweb
-from domains.formats.dicomweb import Server, split
+from domains.formats.dicom import dicomweb
+from domains.formats.dicom.dicomweb import Server, split
 from domains.radiology import reader, synth
 from fovea.errors import ConfigError, FoveaError, InputError, LimitError
 

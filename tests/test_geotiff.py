@@ -22,8 +22,8 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine, xy
 
-from domains.formats import geotiff
-from domains.formats.bands import OLI, SENTINEL2, TM, Band, acquired, name_bands
+from domains.formats.rasters import geotiff
+from domains.formats.rasters.bands import OLI, SENTINEL2, TM, Band, acquired, name_bands
 from fovea.errors import GeometryError, InputError, UnsupportedError
 from fovea.image import PIXEL, Grid, Window
 

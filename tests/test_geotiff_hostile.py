@@ -11,7 +11,7 @@ import rasterio
 from geotiff_files import NAME, UTM, image, scene, write
 from rasterio.enums import Resampling
 
-from domains.formats import geotiff
+from domains.formats.rasters import geotiff
 from fovea.errors import InputError, LimitError, UnsupportedError
 from fovea.image import Window
 

@@ -22,7 +22,7 @@ import pytest
 import rasterio
 from geotiff_files import UTM, image, scene, seeds, write
 
-from domains.formats import geotiff
+from domains.formats.rasters import geotiff
 from fovea.errors import InputError, LimitError, UnsupportedError
 from fovea.image import Window
 

@@ -17,9 +17,9 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
 from rasterio.warp import transform_bounds
 
-from domains.formats import earth
-from domains.formats.earth import bounds, transformer
-from domains.formats.warp import warp
+from domains.formats.rasters import earth
+from domains.formats.rasters.earth import bounds, transformer
+from domains.formats.rasters.warp import warp
 from fovea.errors import GeometryError, InputError
 from fovea.image import LPS, Channel, Grid, Image, Window
 
@@ -176,7 +176,7 @@ def test_grids_that_coincide_are_not_warped(monkeypatch: pytest.MonkeyPatch) -> 
     def never(*_: Any) -> Any:
         raise AssertionError("no transformation is needed")
 
-    monkeypatch.setattr("domains.formats.warp.transformer", never)
+    monkeypatch.setattr("domains.formats.rasters.warp.transformer", never)
     assert warp(scene, source) is scene
     inner = source.crop(Window((5, 20), (8, 50)))
     np.testing.assert_array_equal(warp(scene, inner).pixels, scene.pixels[:, :, 5:20, 8:50])

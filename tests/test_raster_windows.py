@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp, Resampling
 
-from domains.formats import chips, geotiff
-from domains.formats.raster import Raster
+from domains.formats.rasters import chips, geotiff
+from domains.formats.rasters.raster import Raster
 from fovea.errors import InputError
 from fovea.image import Channel, Grid, Image, Window
 
@@ -110,7 +110,7 @@ def test_chips_of_other_images_and_of_none(large: Path) -> None:
 def test_a_large_window_is_the_same_read_in_parts(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = image(large)
     parts = whole.read(None, None)
-    monkeypatch.setattr("domains.formats.raster._DIRECT", 2**40)
+    monkeypatch.setattr("domains.formats.rasters.raster._DIRECT", 2**40)
     for one, other in zip(whole.read(None, None), parts, strict=True):
         np.testing.assert_array_equal(one, other)
 

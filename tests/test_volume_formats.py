@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
-from domains.formats import content, volume
-from domains.formats.payload import beside, read_bytes
+from domains.formats import content
+from domains.formats.volumes import volume
+from domains.formats.volumes.payload import beside, read_bytes
 from domains.radiology import reader
 from fovea.errors import GeometryError, InputError, LimitError, UnsupportedError
 from fovea.types import LPS, PIXEL
@@ -348,6 +349,6 @@ def test_what_is_no_volume_is_said_to_be_none(tmp_path):
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.mnc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(400))
     monkeypatch.setitem(sys.modules, "h5py", None)
-    monkeypatch.setattr("domains.formats.neuro.find_spec", lambda name: None)
+    monkeypatch.setattr("domains.formats.volumes.neuro.find_spec", lambda name: None)
     with pytest.raises(UnsupportedError, match="h5py"):
         volume.read(tmp_path / "a.mnc")

@@ -44,7 +44,7 @@ def look(path: Path) -> Look:
     """Read one file whole. Raises InputError when it cannot be decoded."""
     digest, size = file_hash(path), path.stat().st_size
     if path.name.lower().endswith((".nii", ".nii.gz")):
-        from domains.formats.nifti import read
+        from domains.formats.volumes.nifti import read
 
         read(path)
     if not is_picture(path):
@@ -66,7 +66,7 @@ def gray_copy(path: Path) -> tuple[Floats, tuple[int, int]]:
     pixels than are safe.
     """
     if path.suffix.lower() in _RASTERS:
-        from domains.formats.geotiff import read
+        from domains.formats.rasters.geotiff import read
 
         image = read(path).images[0]
         return _stretched(image.window(shape=(SIDE, SIDE)).pixels[:, 0].mean(0)), image.grid.shape[1:]

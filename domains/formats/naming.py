@@ -35,7 +35,9 @@ _MAGIC = {
 
 def format_name(path: Path) -> str:
     """The name of a file's format; "text" for readable text, "empty", or "unknown". Raises InputError if unreadable."""
-    from domains.formats import dicom, dicomdir, volume
+    from domains.formats import dicom
+    from domains.formats.dicom import dicomdir
+    from domains.formats.volumes import volume
 
     with foreign("a file"), path.open("rb") as file:
         head = file.read(4096)
@@ -59,7 +61,7 @@ def is_companion(path: Path) -> bool:
     """Whether a DICOM file holds labels, text or tables of others instead of a picture."""
     from pydicom import dcmread
 
-    from domains.formats.dicom_header import PYDICOM
+    from domains.formats.dicom.header import PYDICOM
 
     try:
         with foreign("a DICOM file", *PYDICOM):

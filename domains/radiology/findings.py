@@ -12,9 +12,12 @@ from pydicom import dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
-from domains.formats import dicom_rtstruct, dicom_seg, dicom_source, dicom_sr
-from domains.formats.annotation import Annotation, Annotations, paint
 from domains.formats.content import check_size, file_hash, foreign
+from domains.formats.dicom import rtstruct as dicom_rtstruct
+from domains.formats.dicom import seg as dicom_seg
+from domains.formats.dicom import source as dicom_source
+from domains.formats.dicom import sr as dicom_sr
+from domains.formats.dicom.annotation import Annotation, Annotations, paint
 from domains.radiology.vocabulary import TERMS, VOCABULARY
 from fovea.errors import GeometryError, InputError, UnsupportedError
 from fovea.types import DETECTOR, LPS, Bools, Code, Finding, Grid, Mask, Measure, Origin, Study

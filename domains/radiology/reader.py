@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from domains.formats import archives, dicom, dicomdir, picture, volume
+from domains.formats import archives, dicom, picture
 from domains.formats.content import Content, parallel
+from domains.formats.dicom import dicomdir
+from domains.formats.volumes import volume
 from fovea.errors import InputError, UnsupportedError
 from fovea.types import Channel, Image, Source, Study, Window
 

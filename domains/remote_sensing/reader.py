@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from domains.formats import geotiff, picture
+from domains.formats import picture
 from domains.formats.content import Content
+from domains.formats.rasters import geotiff
 from domains.remote_sensing import products
 from domains.remote_sensing.products import stac
 from fovea.errors import InputError
@@ -66,9 +67,8 @@ def load(path: Path | Sequence[Path], window: Window | None = None) -> Study:
     """Read a scene, or the dates of one place as the images of one study; a window is taken of each.
 
     A product is given by the file it begins with (alone, or with its other files) or by its folder. `meta` has
-    "modality" (one of `domains.formats.bands.MODALITIES`), "resolution" on the ground and what is known of sensor,
-    platform, level, date, baseline and cloud cover. Raises leaves of InputError; pixels are read when asked for, under
-    the same family.
+    "modality" (one of `bands.MODALITIES`), "resolution" on the ground and what is known of sensor, platform, level,
+    date, baseline and cloud cover. Raises leaves of InputError; pixels are read when asked for, under the same family.
     """
     paths = [file for given in ([path] if isinstance(path, Path) else path) for file in _one_scene(given)]
     if not paths:

@@ -24,7 +24,7 @@ def label_volumes(path: Path) -> dict[int, float]:
     """
     import nibabel
 
-    from domains.formats.nifti import read
+    from domains.formats.volumes.nifti import read
 
     grid = read(path).images[0].grid
     millilitres = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000

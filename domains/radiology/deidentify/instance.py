@@ -15,7 +15,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from domains.formats.content import foreign
-from domains.formats.dicom_header import PYDICOM
+from domains.formats.dicom.header import PYDICOM
 from domains.radiology.deidentify import profile
 from domains.radiology.deidentify.attributes import Cleaner
 from domains.radiology.deidentify.identifiers import Identifiers, identity

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from domains.formats.dicom_codes import concept
+from domains.formats.dicom.codes import concept
 from domains.radiology.deidentify.lists import words
 from domains.radiology.vocabulary import VOCABULARY
 

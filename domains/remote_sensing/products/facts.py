@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domains.formats.bands import acquired
 from domains.formats.content import foreign
+from domains.formats.rasters.bands import acquired
 from fovea.errors import InputError, LimitError
 from fovea.verbal import number as written
 

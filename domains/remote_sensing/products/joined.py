@@ -21,7 +21,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.formats.geotiff import LIMIT
+from domains.formats.rasters.geotiff import LIMIT
 from fovea.errors import GeometryError, InputError, LimitError
 from fovea.image import Bools, Channel, Floats, Grid, Image, Pixels, Span, Window
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.formats import geotiff
 from domains.formats.content import Content, file_hash, foreign, parallel
-from domains.formats.sensors import ETM, OLI, SENSORS, TM5, SensorBand
+from domains.formats.rasters import geotiff
+from domains.formats.rasters.sensors import ETM, OLI, SENSORS, TM5, SensorBand
 from domains.remote_sensing.products import facts
 from domains.remote_sensing.products.joined import (
     CLEAR,

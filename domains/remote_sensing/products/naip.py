@@ -9,9 +9,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from domains.formats import geotiff
 from domains.formats.content import Content
-from domains.formats.sensors import NAIP, SENSORS
+from domains.formats.rasters import geotiff
+from domains.formats.rasters.sensors import NAIP, SENSORS
 from domains.remote_sensing.products import facts
 from fovea.errors import UnsupportedError
 from fovea.image import Channel

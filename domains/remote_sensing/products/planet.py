@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.formats import geotiff
 from domains.formats.content import Content, file_hash
-from domains.formats.sensors import PLANET4, PLANET8, SENSORS, SensorBand
+from domains.formats.rasters import geotiff
+from domains.formats.rasters.sensors import PLANET4, PLANET8, SENSORS, SensorBand
 from domains.remote_sensing.products import facts
 from domains.remote_sensing.products.joined import CLEAR, CLOUD, HAZE, SHADOW, SNOW, Flags, Layer, Numbers, join
 from fovea.errors import InputError, UnsupportedError

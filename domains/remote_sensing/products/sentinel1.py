@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from domains.formats import geotiff
 from domains.formats.content import Content
-from domains.formats.sensors import SENSORS, SENTINEL1
+from domains.formats.rasters import geotiff
+from domains.formats.rasters.sensors import SENSORS, SENTINEL1
 from domains.remote_sensing.products import facts
 from domains.remote_sensing.products.joined import Layer, join
 from fovea.errors import GeometryError, InputError, UnsupportedError

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from domains.formats import geotiff
 from domains.formats.content import Content, file_hash, parallel
-from domains.formats.sensors import SENSORS, SENTINEL2, SensorBand
+from domains.formats.rasters import geotiff
+from domains.formats.rasters.sensors import SENSORS, SENTINEL2, SensorBand
 from domains.remote_sensing.products import facts
 from domains.remote_sensing.products.joined import (
     CLEAR,

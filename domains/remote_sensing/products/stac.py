@@ -27,11 +27,11 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from domains.formats import geotiff
-from domains.formats.bands import COMMON_NAMES, Band, Naming, name_bands, sensor
 from domains.formats.content import Content, file_hash, foreign
-from domains.formats.raster import Raster
-from domains.formats.sensors import SENSORS, SENTINEL2
+from domains.formats.rasters import geotiff
+from domains.formats.rasters.bands import COMMON_NAMES, Band, Naming, name_bands, sensor
+from domains.formats.rasters.raster import Raster
+from domains.formats.rasters.sensors import SENSORS, SENTINEL2
 from domains.remote_sensing.products import facts, landsat, sentinel2
 from domains.remote_sensing.products.joined import Flags, Layer, join, split
 from fovea.errors import GeometryError, InputError, UnsupportedError

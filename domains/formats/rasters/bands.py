@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from domains.formats.sensors import CHANNELS, ETM, NAIP, SENSORS, SENTINEL2, TM, TM5
-from domains.formats.sensors import OLI as OLI
+from domains.formats.rasters.sensors import CHANNELS, ETM, NAIP, SENSORS, SENTINEL2, TM, TM5
+from domains.formats.rasters.sensors import OLI as OLI
 
 MODALITIES = ("optical", "elevation", "classes", "radar", "raster")
 """Light as reflectance or digital numbers; heights; a map of class colours; backscatter; any other measured raster."""

@@ -11,9 +11,9 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
-from domains.formats.annotation import Annotation, Annotations, Outline, affine
 from domains.formats.content import foreign
-from domains.formats.dicom_planes import Plane, planes, texts
+from domains.formats.dicom.annotation import Annotation, Annotations, Outline, affine
+from domains.formats.dicom.planes import Plane, planes, texts
 from domains.formats.isolation import isolated
 from fovea.errors import GeometryError, InputError
 from fovea.image import LPS, Grid, Matrix

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from domains.formats.dicom_planes import first_item, numbers, texts
+from domains.formats.dicom.planes import first_item, numbers, texts
 from fovea.errors import InputError
 from fovea.types import Channel
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from domains.formats.dicom_planes import Plane, listed
+from domains.formats.dicom.planes import Plane, listed
 from fovea.errors import GeometryError
 from fovea.image import Matrix
 from fovea.types import LPS, Grid

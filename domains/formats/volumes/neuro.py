@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.formats import orientation
 from domains.formats.content import Content, check_size, file_hash, foreign
-from domains.formats.nifti import NIBABEL, is_nifti, partner
-from domains.formats.orientation import Stored
-from domains.formats.payload import check_length
+from domains.formats.volumes import orientation
+from domains.formats.volumes.nifti import NIBABEL, is_nifti, partner
+from domains.formats.volumes.orientation import Stored
+from domains.formats.volumes.payload import check_length
 from fovea.errors import UnsupportedError
 
 _TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))

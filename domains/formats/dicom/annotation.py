@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.formats.dicom_planes import Plane
+from domains.formats.dicom.planes import Plane
 from fovea.errors import GeometryError
 from fovea.image import Bools, Grid, Matrix
 from fovea.types import Code, Measure

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domains.formats import metaimage, neuro, nifti, nrrd
 from domains.formats.content import Content, foreign
+from domains.formats.volumes import metaimage, neuro, nifti, nrrd
 from fovea.errors import UnsupportedError
 
 

@@ -13,10 +13,10 @@ from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import ExplicitVRBigEndian
 
-from domains.formats.annotation import Annotation, Annotations, Patch, affine
 from domains.formats.content import check_size, foreign
-from domains.formats.dicom_codes import concept, first, side
-from domains.formats.dicom_planes import planes
+from domains.formats.dicom.annotation import Annotation, Annotations, Patch, affine
+from domains.formats.dicom.codes import concept, first, side
+from domains.formats.dicom.planes import planes
 from domains.formats.isolation import isolated
 from fovea.errors import GeometryError, InputError, UnsupportedError
 from fovea.image import Matrix

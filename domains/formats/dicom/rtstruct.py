@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
-from domains.formats.annotation import Annotation, Annotations, Outline
 from domains.formats.content import check_size, foreign
-from domains.formats.dicom_codes import concept, first, side
+from domains.formats.dicom.annotation import Annotation, Annotations, Outline
+from domains.formats.dicom.codes import concept, first, side
 from domains.formats.isolation import isolated
 from fovea.errors import InputError, UnsupportedError
 from fovea.types import Code

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from domains.formats import raster_worker
 from domains.formats.isolation import isolated
-from domains.formats.raster_worker import Array, Box, Source
+from domains.formats.rasters import worker as raster_worker
+from domains.formats.rasters.worker import Array, Box, Source
 from fovea.errors import InputError, LimitError
 from fovea.image import Bools, Floats, Grid, Pixels, Window
 

@@ -21,10 +21,10 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from domains.formats.content import foreign
-from domains.formats.dicom_header import PYDICOM, Header, Kind, Native
-from domains.formats.dicom_planes import first_item
-from domains.formats.dicom_scan import Bounded
-from domains.formats.dicom_units import real_world
+from domains.formats.dicom.header import PYDICOM, Header, Kind, Native
+from domains.formats.dicom.planes import first_item
+from domains.formats.dicom.scan import Bounded
+from domains.formats.dicom.units import real_world
 from domains.formats.isolation import isolated
 from fovea.errors import InputError, UnsupportedError
 from fovea.types import Bools, Floats, Pixels

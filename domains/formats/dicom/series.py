@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from domains.formats.content import file_hash, parallel
-from domains.formats.dicom_header import Header, read_header
+from domains.formats.dicom.header import Header, read_header
 from fovea.errors import InputError
 
 Place = tuple[float, ...]

@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.formats.earth import transformer
-from domains.formats.raster import in_order
+from domains.formats.rasters.earth import transformer
+from domains.formats.rasters.raster import in_order
 from fovea.errors import GeometryError, InputError, LimitError
 from fovea.image import Bools, Floats, Grid, Image, Matrix, Pixels, Window
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.formats.content import check_size
-from domains.formats.dicom_planes import first_item, numbers
+from domains.formats.dicom.planes import first_item, numbers
 from fovea.errors import GeometryError, UnsupportedError
 from fovea.types import SLIDE, Channel, Grid, Image, Pixels, Window
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from domains.formats import geotiff
-from domains.formats.raster import Raster, in_order
-from domains.formats.raster_worker import Array, Box
+from domains.formats.rasters import geotiff
+from domains.formats.rasters.raster import Raster, in_order
+from domains.formats.rasters.worker import Array, Box
 from fovea.image import Bools, Floats, Image, Window
 
 MEMORY = 2**28

@@ -17,10 +17,10 @@ from nibabel.spatialimages import HeaderDataError, ImageDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
-from domains.formats import orientation
 from domains.formats.content import Content, check_size, file_hash, foreign
-from domains.formats.orientation import COLOR, GRAY, Stored
-from domains.formats.payload import beside, check_length
+from domains.formats.volumes import orientation
+from domains.formats.volumes.orientation import COLOR, GRAY, Stored
+from domains.formats.volumes.payload import beside, check_length
 from fovea.errors import GeometryError, UnsupportedError
 
 NIBABEL = (HeaderDataError, ImageDataError, ImageFileError, WrapStructError)

@@ -27,14 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from domains.formats import raster_worker
-from domains.formats.bands import Band, Naming, acquired, modality, name_bands, sensor
 from domains.formats.content import Content, file_hash
-from domains.formats.earth import bounds as bounds
-from domains.formats.earth import ground_size as ground_size
 from domains.formats.isolation import isolated
-from domains.formats.raster import Level, Raster
-from domains.formats.raster_worker import Source, Stamp
+from domains.formats.rasters import worker as raster_worker
+from domains.formats.rasters.bands import Band, Naming, acquired, modality, name_bands, sensor
+from domains.formats.rasters.earth import bounds as bounds
+from domains.formats.rasters.earth import ground_size as ground_size
+from domains.formats.rasters.raster import Level, Raster
+from domains.formats.rasters.worker import Source, Stamp
 from fovea.errors import InputError, UnsupportedError
 from fovea.image import Channel, Floats, Grid, Image
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.formats import orientation
 from domains.formats.content import Content, check_size, file_hash, foreign
-from domains.formats.orientation import COLOR, GRAY, Stored
-from domains.formats.payload import beside, read_bytes
+from domains.formats.volumes import orientation
+from domains.formats.volumes.orientation import COLOR, GRAY, Stored
+from domains.formats.volumes.payload import beside, read_bytes
 from fovea.errors import GeometryError, InputError, UnsupportedError
 from fovea.image import Matrix
 

@@ -23,10 +23,10 @@ from pydicom.uid import (
 )
 
 from domains.formats.content import check_size, foreign
-from domains.formats.dicom_planes import Plane, Vector, first_item, numbers, planes, texts
-from domains.formats.dicom_scan import Bounded, scan
-from domains.formats.dicom_slide import Tiles, tiles
-from domains.formats.dicom_units import measured
+from domains.formats.dicom.planes import Plane, Vector, first_item, numbers, planes, texts
+from domains.formats.dicom.scan import Bounded, scan
+from domains.formats.dicom.slide import Tiles, tiles
+from domains.formats.dicom.units import measured
 from fovea.errors import InputError, LimitError, UnsupportedError
 from fovea.types import Channel
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread
 
-from domains.formats import dicom_geometry
 from domains.formats.cache import PixelCache
 from domains.formats.content import Content, FileHashes, check_size, foreign, parallel
-from domains.formats.dicom_header import PYDICOM, Header, read_header
-from domains.formats.dicom_pixels import decode, fill_plain
-from domains.formats.dicom_scan import Bounded
-from domains.formats.dicom_series import group as group
-from domains.formats.dicom_slide import pyramid
+from domains.formats.dicom import geometry as dicom_geometry
+from domains.formats.dicom.header import PYDICOM, Header, read_header
+from domains.formats.dicom.pixels import decode, fill_plain
+from domains.formats.dicom.scan import Bounded
+from domains.formats.dicom.series import group as group
+from domains.formats.dicom.slide import pyramid
 from fovea.errors import GeometryError, InputError
 from fovea.types import DETECTOR, Grid, Image, Pixels, Window
 

@@ -1,0 +1,1 @@
+"""Rasters on the Earth, read by window through GDAL: one file, many windows of it, another grid, and its bands."""
