@@ -195,13 +195,10 @@ def _check_palette(ds: Dataset) -> None:
 
 
 def _swap_palette(ds: Dataset) -> None:
-    """Bring the words of a big-endian palette into the order that pydicom takes them to have."""
-    if ds.original_encoding[1] is not False:
-        return
-    for color in ("Red", "Green", "Blue"):
-        for name in (f"{color}PaletteColorLookupTableData", f"Segmented{color}PaletteColorLookupTableData"):
-            if name in ds and ds[name].VR == "OW":
-                ds[name].value = np.frombuffer(ds[name].value, ">u2").astype("<u2").tobytes()
+    """Bring the words of a big-endian palette into the order that pydicom takes those of a plain table to have."""
+    for name in (f"{color}PaletteColorLookupTableData" for color in ("Red", "Green", "Blue")):
+        if ds.original_encoding[1] is False and name in ds and ds[name].VR == "OW":
+            ds[name].value = np.frombuffer(ds[name].value, ">u2").astype("<u2").tobytes()
 
 
 def _gray(stored: Stored, ds: Any, kind: Kind, frame: int, factor: float) -> Pixels:
