@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
 
-from curriculum.data.importers import ImportedSet, import_set, importer, load_records
+from curriculum.data.importers import Entry, ImportedSet, import_set, importer, load_records
 from curriculum.data.importers.scenes import BANDS, EUROSAT
 
 DISC = "Vh09m04M2N2N2N2O0O2O0000000000000001N101N2N2N2N3LTf0"
@@ -39,6 +39,23 @@ def written(path: Path, value: Any) -> None:
 def run(name: str, source: Path, out: Path, *, disjoint: bool = False) -> ImportedSet:
     import_set(importer(name), source, out, disjoint=disjoint)
     return load_records(out)
+
+
+def reader(written: Mapping[str, Callable[[Path], Any]], folder: Path) -> Callable[..., ImportedSet]:
+    """What reads a small set by its name, written into the folder once, and imported."""
+
+    def read(name: str, **options: bool) -> ImportedSet:
+        source = folder / name
+        if not source.exists():
+            source.mkdir()
+            written[name](source)
+        return run(name, source, folder / f"{name}-out", **options)
+
+    return read
+
+
+def said(item: Entry) -> list[str]:
+    return [part.text for message in item.record.messages for part in message.parts if part.image is None]
 
 
 def karpathy(root: Path, table: str, folder: str, suffix: str, splits: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_importers_medical import mimic, picture, vqa_rad
+from medical_sets import mimic, picture, vqa_rad
 
 from curriculum.data.importers import Entry, Labelled, SourceFolder, entry, import_set, importer, load_records
 from curriculum.data.importers.source import inside

@@ -13,7 +13,20 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from published_sets import GENERIC, chat_rows, encoded, llava, packed, picture, run, saved_to_disk, turn, written
+from published_sets import (
+    GENERIC,
+    chat_rows,
+    encoded,
+    llava,
+    packed,
+    picture,
+    reader,
+    run,
+    said,
+    saved_to_disk,
+    turn,
+    written,
+)
 
 from curriculum.data.importers import load_records
 from curriculum.data.importers.conversations import export_llava, placed, to_llava, turns
@@ -25,20 +38,7 @@ from fovea.types import Message, Part, Record
 
 @pytest.fixture
 def read(tmp_path):
-    """A small set of that name, written once and imported."""
-
-    def go(name, **options):
-        source = tmp_path / name
-        if not source.exists():
-            source.mkdir()
-            GENERIC[name](source)
-        return run(name, source, tmp_path / f"{name}-out", **options)
-
-    return go
-
-
-def said(item) -> list[str]:
-    return [part.text for message in item.record.messages for part in message.parts if part.image is None]
+    return reader(GENERIC, tmp_path)
 
 
 @pytest.mark.parametrize("name", GENERIC)

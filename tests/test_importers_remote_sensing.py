@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
-from published_sets import DISC, REMOTE_SENSING, dior_annotation, dior_object, dior_rsvg, picture, rrsis_d, run, written
+from published_sets import (
+    DISC,
+    REMOTE_SENSING,
+    dior_annotation,
+    dior_object,
+    dior_rsvg,
+    picture,
+    reader,
+    rrsis_d,
+    run,
+    said,
+    written,
+)
 
 from curriculum.data.importers.grounding import answer, read_segmentation
 from curriculum.data.importers.lists import split_of_path
@@ -22,19 +34,7 @@ from fovea.types import Box
 
 @pytest.fixture
 def read(tmp_path):
-    """A small set of that name, written once and imported."""
-
-    def go(name, **options):
-        source = tmp_path / name
-        if not source.exists():
-            REMOTE_SENSING[name](source)
-        return run(name, source, tmp_path / f"{name}-out", **options)
-
-    return go
-
-
-def said(item) -> list[str]:
-    return [part.text for message in item.record.messages for part in message.parts if part.image is None]
+    return reader(REMOTE_SENSING, tmp_path)
 
 
 @pytest.mark.parametrize("name", REMOTE_SENSING)
