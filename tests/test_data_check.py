@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from medical_sets import SETS
 from PIL import Image as Pillow
-from test_importers_medical import SETS
 from typer.testing import CliRunner
 
 from apps.cli import app
