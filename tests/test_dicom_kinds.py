@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pydicom
 import pytest
@@ -246,3 +248,14 @@ def test_the_windows_of_a_file_can_be_drawn(tmp_path):
     lung = render(reader.load(other), View("as stored", 64)).pixels
     assert np.array_equal(lung, render(study, View("lung", 64)).pixels)
     assert not np.array_equal(lung, shown)
+
+
+def test_a_film_of_many_frames_is_opened_a_few_times_only(tmp_path, monkeypatch):
+    values = rng.integers(0, 200, (400, 4, 5)).astype(np.uint8)
+    (image,) = dicom.read([save(make(values, modality="US", sop=SC), tmp_path / "a.dcm")]).images
+    opened = []
+    real = dicom.decode
+    monkeypatch.setattr(dicom, "decode", lambda header, frames: opened.append(len(frames)) or real(header, frames))
+    assert image.pixels.shape == (1, 400, 4, 5)
+    assert sum(opened) == 400
+    assert len(opened) <= 2 * os.cpu_count()

@@ -8,6 +8,7 @@ with a pixel size; the slide for tiles of microscopy; otherwise pixels, the fram
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -143,10 +144,11 @@ def _image(frames: _Frames, grid: Grid) -> Image:
 
 
 def _runs(frames: _Frames) -> list[tuple[int, Header, list[int]]]:
-    """Frames of one file that follow each other, a few at a time, with the place of the first."""
+    """Frames of one file that follow each other, with the place of the first: in few parts, as each reads the file."""
+    together = max(_TOGETHER, -(-len(frames) // (2 * (os.cpu_count() or 1))))
     runs: list[tuple[int, Header, list[int]]] = []
     for place, (header, frame) in enumerate(frames):
-        if runs and runs[-1][1] is header and len(runs[-1][2]) < _TOGETHER:
+        if runs and runs[-1][1] is header and len(runs[-1][2]) < together:
             runs[-1][2].append(frame)
         else:
             runs.append((place, header, [frame]))
