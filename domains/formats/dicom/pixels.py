@@ -62,6 +62,9 @@ def read_frames(path: Path, kind: Kind, frames: Sequence[int], factor: float) ->
             raise InputError("DICOM without its pixels", "PixelData", "Fetch it again.")
         decoder = _decoder(ds)
         count = int(ds.get("NumberOfFrames") or 1)
+        if ds.get("PhotometricInterpretation") == "PALETTE COLOR":
+            _check_palette(ds)
+            _swap_palette(ds)
         parts = []
         for frame in frames:
             if decoder.UID.is_encapsulated:
@@ -173,8 +176,6 @@ def stream_size(stream: bytes) -> tuple[int, int] | None:
 def _color(stored: Stored, ds: Dataset) -> Pixels:
     """RGB in [0, 1]; a palette is applied, and the decoder has turned YBR into RGB."""
     if ds.PhotometricInterpretation == "PALETTE COLOR":
-        _check_palette(ds)
-        _swap_palette(ds)
         stored = apply_color_lut(stored, ds)[..., :3]
         top = np.iinfo(stored.dtype).max
     else:
