@@ -20,6 +20,10 @@ from fovea.types import Image
 UTM = {"crs": "EPSG:32633", "transform": Affine(10, 0, 399960, 0, -10, 5500020)}
 LOCAL = CRS.from_wkt('LOCAL_CS["plant",UNIT["metre",1]]')
 POINTS = [GroundControlPoint(r, c, 10 + c / 60, 50 - r / 60) for r in (0, 30) for c in (0, 50)]
+BENT = [
+    GroundControlPoint(r, c, 10 + c / 6000 + (r / 4000) ** 2 + (c / 3000) ** 2, 50 - r / 6000)
+    for r in range(0, 49, 12) for c in range(0, 65, 16)
+]  # fmt: skip
 NAME = "doe_jane_19700101"
 
 
@@ -70,6 +74,7 @@ def seeds(folder: Path) -> list[Path]:
         write(folder / "motorola.tif", wide.astype(np.float32), **UTM, ENDIANNESS="BIG", compress="deflate"),
         write(folder / "palette.tif", data[:1] % 3, **UTM, photometric="palette"),
         write(folder / "points.tif", data, crs="EPSG:4326", gcps=POINTS),
+        write(folder / "bent.tif", data, crs="EPSG:4326", gcps=BENT),
         write(folder / "wkt.tif", data, transform=UTM["transform"], crs="+proj=laea +lat_0=12 +lon_0=45 +units=m"),
         write(
             folder / "told.tif", wide, **UTM, tags={"SENSING_TIME": "2021-06-12"}, bands=[{"description": "B04"}] * 2

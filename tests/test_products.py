@@ -1,4 +1,4 @@
-"""Landsat, PlanetScope, NAIP and Sentinel-1 products against the numbers that they were written from."""
+"""Landsat, PlanetScope and NAIP products against the numbers that they were written from."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from product_files import landsat, mtl, raster
-from rasterio.control import GroundControlPoint
 
 from domains.remote_sensing.plugin import RemoteSensing
 from domains.remote_sensing.products import facts
 from domains.remote_sensing.products.joined import CLEAR, CLOUD, HAZE, SHADOW, SNOW, WATER
-from fovea.errors import GeometryError, InputError, LimitError, UnsupportedError
+from fovea.errors import InputError, LimitError, UnsupportedError
 from fovea.image import Window
 
 DOMAIN = RemoteSensing()
@@ -195,41 +194,6 @@ def test_naip_has_its_bands_by_its_specification(tmp_path: Path) -> None:
     assert (study.meta["sensor"], study.meta["date"]) == ("NAIP", "2022-11-08")
     with pytest.raises(UnsupportedError):
         DOMAIN.load(raster(tmp_path / "m_4107501_nw_18_060_20221108.tif", data[:1], 0.6))
-
-
-def sentinel1(folder: Path, kind: str = "grd", **profile: object) -> Path:
-    product = folder / "S1A_IW_GRDH_1SDV_20210612T050000_20210612T050025_038300_048500_ABCD.SAFE"
-    for order, name in enumerate(("vh", "vv"), 1):
-        data = np.full((20, 30), 100 * order, np.uint16)
-        path = (
-            product
-            / "measurement"
-            / f"s1a-iw-{kind}-{name}-20210612t050000-20210612t050025-038300-04850a-00{order}.tiff"
-        )
-        raster(path, data, 10, **profile)
-    (product / "manifest.safe").write_text("<xfdu/>")
-    return product
-
-
-def test_sentinel_1_in_the_geometry_of_the_radar_is_refused(tmp_path: Path) -> None:
-    points = [
-        GroundControlPoint(r, c, 15 + 0.01 * c + 0.004 * r + 0.002 * r * c, 50 - 0.008 * r, 0)
-        for r in (0, 10, 20) for c in (0, 15, 30)
-    ]  # fmt: skip
-    product = sentinel1(tmp_path, crs="EPSG:4326", transform=None, gcps=points)
-    assert len(DOMAIN.studies(tmp_path)) == 1
-    assert DOMAIN.sniff(product)
-    with pytest.raises(GeometryError, match="terrain correction"):
-        DOMAIN.load(product)
-
-
-def test_sentinel_1_on_a_map_grid_is_read(tmp_path: Path) -> None:
-    study = DOMAIN.load(sentinel1(tmp_path))
-    assert [channel.name for channel in study.images[0].channels] == ["vh", "vv"]
-    assert study.images[0].pixels[:, 0, 0, 0].tolist() == [100, 200]
-    assert (study.modality, study.meta["sensor"], study.meta["date"]) == ("radar", "Sentinel-1", "2021-06-12")
-    with pytest.raises(UnsupportedError, match="complex"):
-        DOMAIN.load(sentinel1(tmp_path / "slc", "slc"))
 
 
 def test_two_dates_of_a_product_are_one_study(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ _GAMMA = 0.65
 """Exponent that brings linear light to a screen."""
 _SAMPLED = 20_000
 """Pixels that a stretch is measured on."""
+_DECIBELS = (-25.0, 0.0)
+"""Sigma nought from black to white: calm water lies near the first, towns near the second."""
 _INDEX_COLORS = (
     (-0.3, (40, 60, 130)), (0.0, (165, 120, 80)), (0.2, (235, 220, 160)), (0.5, (120, 190, 70)), (0.9, (0, 80, 20)),
 )  # fmt: skip
@@ -86,7 +88,10 @@ def _stretched(values: Floats, valid: Bools, unit: str) -> Bytes:
     Each channel starts at its own low end, which takes off haze; all share the widest channel's span, so that
     colours keep their relation. A scene without contrast is not blown up to noise, but drawn grey. Reflectance and
     digital numbers above 255 are linear in light and get a gamma; those up to 255 are taken to be made for a screen.
+    Sigma nought of a radar is drawn in decibels, between fixed ends, so that two scenes compare.
     """
+    if unit == "sigma0":
+        return _shaded(values)
     sample = values[:, valid]
     sample = sample[:, :: max(1, sample.shape[1] // _SAMPLED)]
     if not sample.size:
@@ -102,8 +107,20 @@ def _stretched(values: Floats, valid: Bools, unit: str) -> Bytes:
     shown = ((values - low[:, None, None]) * np.float32(1 / span)).clip(0, 1)
     if unit == "reflectance" or (unit == "digital number" and top > 255):
         shown **= np.float32(_GAMMA)
-    shown = (shown * np.float32(255)).astype(np.uint8)
-    return np.moveaxis(np.broadcast_to(shown, (3, *valid.shape)), 0, -1)
+    return _screen(shown)
+
+
+def _shaded(power: Floats) -> Bytes:
+    """Power in decibels from the first of `_DECIBELS` to the second, uint8 (row, column, 3)."""
+    low, high = _DECIBELS
+    decibels = 10 * np.log10(np.maximum(power, np.float32(1e-9)))
+    return _screen(((decibels - low) / (high - low)).clip(0, 1))
+
+
+def _screen(shown: Floats) -> Bytes:
+    """From 0 to 1 (one or three channels, row, column) as uint8 (row, column, 3)."""
+    scaled = (shown * np.float32(255)).astype(np.uint8)
+    return np.moveaxis(np.broadcast_to(scaled, (3, *scaled.shape[1:])), 0, -1)
 
 
 def _index(values: Floats) -> Bytes:

@@ -71,6 +71,16 @@ def bounds(grid: Grid) -> tuple[float, float, float, float]:
     return _within(west), south, _within(east) if east - west else _within(west), north
 
 
+def metric(points: Matrix) -> str:
+    """The metric CRS that serves points (n, 2) in degrees: a zone of UTM, or UPS above 84 N and below 80 S."""
+    lon, lat = np.deg2rad(points).T
+    x, y, z = (part.mean() for part in (np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)))
+    north, east = float(np.degrees(np.arctan2(z, np.hypot(x, y)))), float(np.degrees(np.arctan2(y, x)))
+    if not -80 <= north <= 84:
+        return "EPSG:5041" if north > 0 else "EPSG:5042"
+    return f"EPSG:{326 if north >= 0 else 327}{int((east + 180) // 6) % 60 + 1:02d}"
+
+
 def _within(lon: float) -> float:
     return lon if -180 <= lon <= 180 else (lon + 180) % 360 - 180
 

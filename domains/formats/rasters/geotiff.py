@@ -6,9 +6,10 @@ Choices:
   and GDAL's sidecars (.aux.xml, .ovr, world files, which may name other files) are not followed; a mask
   beside the file (.msk) is read as the TIFF it has to be.
 - A transform with a coordinate reference system makes the grid, rotated and south-up ones too, and so do ground
-  control points that lie within a quarter of a pixel of an affine transform. A system without a transform, other
-  ground control points and rational polynomials alone raise GeometryError. A file that names no system of the Earth
-  has pixels without a size: frame PIXEL, and `meta["geometry"]` says so.
+  control points that lie within a quarter of a pixel of an affine transform. Other ground control points lay the
+  raster on a metric grid (`gcps.py`), and `meta["geometry"]` says how well. A system without a transform and rational
+  polynomials alone raise GeometryError. A file that names no system of the Earth has pixels without a size: frame
+  PIXEL, and `meta["geometry"]` says so.
 - A system without an EPSG code is kept as WKT without the names that people gave to it and its parts.
 - A pixel is valid by the first of these that there is: the caller's mask or nodata value, a mask in the file, a mask
   beside it, an alpha band, the file's nodata value, which is compared with the numbers as stored. By nodata values a
@@ -22,6 +23,7 @@ Choices:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ import numpy as np
 
 from domains.formats.content import Content, file_hash
 from domains.formats.isolation import isolated
+from domains.formats.rasters import gcps
 from domains.formats.rasters import worker as raster_worker
 from domains.formats.rasters.bands import Band, Naming, acquired, modality, name_bands, sensor
 from domains.formats.rasters.earth import bounds as bounds
@@ -57,15 +60,20 @@ def is_geotiff(path: Path) -> bool:
 
 
 def read(
-    path: Path, *, nodata: float | Sequence[float] | None = None, mask: Path | None = None, limit: int = LIMIT
+    path: Path,
+    *,
+    nodata: float | Sequence[float] | None = None,
+    mask: Path | None = None,
+    limit: int = LIMIT,
+    power: bool = False,
 ) -> Content:
     """One raster, whose pixels are read when asked for.
 
     `nodata` (one number, or one a band) or `mask` (a TIFF whose first band is 0 where there is no data) replace what
     the file says of validity. `meta` has "modality" (one of `bands.MODALITIES`) and, where known, "sensor", "date" and
-    "geometry". Raises UnsupportedError for other formats and complex numbers, GeometryError for a position that an
-    affine transform cannot give, LimitError for too many bands or too large blocks, InputError for a broken file. Later
-    reads raise LimitError above `limit` bytes.
+    "geometry". Raises UnsupportedError for other formats and complex numbers, GeometryError for a position that
+    neither a transform nor control points give, LimitError for too many bands or too large blocks, InputError for a
+    broken file. Later reads raise LimitError above `limit` bytes.
     """
     driver = _driver(path)
     if not driver:
@@ -82,25 +90,37 @@ def read(
     names = name_bands(bands, instrument)
     kind = modality(bands, [name for name, _ in names], bool(palette))
     source, mask = _source(path, driver, facts, tuple(data), nodata, mask)
-    rows, columns = facts["shape"]
+    source = replace(source, power=power)
+    (rows, columns), place = facts["shape"], facts["geometry"]
     raster = Raster(
         source,
         _levels(facts),
-        _dtype(facts["dtypes"][data[0] - 1]),
-        tuple((facts["scales"][i - 1], facts["offsets"][i - 1]) for i in data),
+        "float32" if power else _dtype(facts["dtypes"][data[0] - 1]),
+        tuple((1.0, 0.0) if power else (facts["scales"][i - 1], facts["offsets"][i - 1]) for i in data),
         palette,
         kind == "classes",
         limit,
     )
-    place = facts["geometry"]
-    reason = place.get("reason", "")
-    grid = Grid.plain(rows, columns) if reason else Grid.from_gdal(place["transform"], place["frame"], rows, columns)
+    plain = Image(_channels(raster, bands, names, kind), Grid.plain(rows, columns), raster)
+    image, reason = (plain, "ground control points") if power and "points" in place else _placed(plain, place, kind)
     meta = {"modality": kind, "sensor": instrument, "date": acquired(facts["tags"]), "geometry": reason}
     return Content(
-        (Image(_channels(raster, bands, names, kind), grid, raster),),
+        (image,),
         {key: value for key, value in meta.items() if value},
         tuple(file_hash(file) for file in (path, mask) if file),
     )
+
+
+def _placed(image: Image, place: dict[str, Any], modality: str) -> tuple[Image, str]:
+    """The image where the file says that it lies, and what there is to say of that."""
+    if "reason" in place:
+        return image, place["reason"]
+    if "transform" in place:
+        return replace(image, grid=Grid.from_gdal(place["transform"], place["frame"], *image.grid.shape[1:])), ""
+    found = np.array(place["points"])
+    points = gcps.Points(found[:, :2] - 0.5, found[:, 2:], place["frame"])
+    placed, error = gcps.place(image, points, resampling="nearest" if modality == "classes" else "bilinear")
+    return placed, f"{len(found)} ground control points, {gcps.told(error)}"
 
 
 def _header(path: Path, driver: str, limit: int) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """A raster on another grid, read by window: reprojection, rotation and change of resolution.
 
 Nothing is computed before pixels are asked for. Results do not depend on the window that asks: the transformation is
-taken exactly at nodes of the target grid, and between them where a bilinear surface meets it to a fiftieth of a pixel.
+taken exactly at nodes of the target grid, and between them where a bilinear surface meets it to a fiftieth of a pixel
+of the coarser of the two grids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from fovea.errors import GeometryError, InputError, LimitError
 from fovea.image import Bools, Floats, Grid, Image, Matrix, Pixels, Window
 
 Resampling = Literal["nearest", "bilinear"]
+Places = Callable[[Matrix], Matrix]
+"""x, y (n, 2) of a frame to fractional rows and columns (n, 2) of a source; NaN where there are none."""
 Tile = tuple[slice, slice]
 
 _LIMIT = 2**31
@@ -29,6 +32,7 @@ _TILE = 1024
 _STEP = 32
 """Pixels between nodes where the transformation is computed exactly."""
 _TOLERANCE = 0.02
+"""In pixels of the source, or of the target where these are larger."""
 _SAME = 1e-6
 """In pixels: grids that differ by less are the same."""
 
@@ -54,8 +58,33 @@ def warp(image: Image, grid: Grid, resampling: Resampling = "bilinear") -> Image
     shift = _shift(image.grid, grid)
     if shift == (0, 0) and grid.shape == image.grid.shape:
         return image
-    read = _Warped(image, grid, resampling)
+    read = _Warped(image, grid, resampling, _Between(image.grid, grid.frame))
     return Image(image.channels, grid, read if shift is None else _Moved(image, grid, shift, read))
+
+
+def lay(image: Image, grid: Grid, places: Places, resampling: Resampling = "bilinear") -> Image:
+    """As `warp`, of an image whose own grid has no place: `places` finds its pixels from x, y of the grid's frame."""
+    return Image(image.channels, grid, _Warped(image, grid, resampling, places))
+
+
+@dataclass(frozen=True, eq=False)
+class _Between:
+    """Places in a source grid, from another frame."""
+
+    source: Grid
+    frame: str
+
+    def __call__(self, world: Matrix) -> Matrix:
+        source = self.source
+        if source.frame != self.frame:
+            world = transformer(self.frame, source.frame)(world)
+        if _in_degrees(source.frame):
+            middle = source.world(np.array([[0, source.shape[1] / 2 - 0.5, source.shape[2] / 2 - 0.5]]))[0, 0]
+            world[:, 0] = middle + (world[:, 0] - middle + 180) % 360 - 180
+        lost: Bools = np.asarray(~np.isfinite(world).all(axis=1))
+        index = source.index(np.column_stack([np.where(lost[:, None], 0, world), np.zeros(len(world))]))[:, 1:]
+        index[lost] = np.nan
+        return index
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +94,14 @@ class _Warped:
     image: Image
     grid: Grid
     resampling: Resampling
+    places: Places
 
     def __call__(self, window: Window | None, shape: tuple[int, int] | None) -> Pixels:
         target = self.grid.crop(window) if window else self.grid
         rows, columns = target.shape[1:]
         origin = (window.rows[0], window.columns[0]) if window else (0, 0)
         if shape is not None and shape != (rows, columns):
-            reduced = _Warped(self.image, target.resample((1, *shape)), self.resampling)
+            reduced = _Warped(self.image, target.resample((1, *shape)), self.resampling, self.places)
             return reduced(None, None)
         if len(self.image.channels) * rows * columns * 4 > _LIMIT:
             raise LimitError(
@@ -143,20 +173,6 @@ class _Warped:
         down, across = (int(step + 1e-6) for step in np.median(steps, axis=1))  # a seam is no step
         return max(down, 1), max(across, 1)
 
-    def _index(self, points: Matrix) -> Matrix:
-        """Fractional rows and columns (n, 2) of the source at index points (n, 3) of the target."""
-        source = self.image.grid
-        world = self.grid.world(points)[:, :2]
-        if source.frame != self.grid.frame:
-            world = transformer(self.grid.frame, source.frame)(world)
-        if _in_degrees(source.frame):
-            middle = source.world(np.array([[0, source.shape[1] / 2 - 0.5, source.shape[2] / 2 - 0.5]]))[0, 0]
-            world[:, 0] = middle + (world[:, 0] - middle + 180) % 360 - 180
-        lost: Bools = np.asarray(~np.isfinite(world).all(axis=1))
-        index = source.index(np.column_stack([np.where(lost[:, None], 0, world), np.zeros(len(world))]))[:, 1:]
-        index[lost] = np.nan
-        return index
-
     def _places(self, tile: Tile) -> Matrix:
         """Fractional rows and columns (2, row, column) of the source for a tile, by its nodes where that is exact."""
         nodes = [np.arange(s.start // _STEP, -(-s.stop // _STEP) + 1) * float(_STEP) for s in tile]
@@ -164,7 +180,8 @@ class _Warped:
         middle = self._lattice(nodes[0][:-1] + _STEP / 2, nodes[1][:-1] + _STEP / 2)
         mean = (surface[:, 1:, 1:] + surface[:, :-1, 1:] + surface[:, 1:, :-1] + surface[:, :-1, :-1]) / 4
         with np.errstate(invalid="ignore"):
-            bent = ~(np.abs(middle - mean).max(0) <= _TOLERANCE)  # also where a node has no place
+            away = np.abs(middle - mean) / np.reshape(self._step, (2, 1, 1))
+            bent = ~(away.max(0) <= _TOLERANCE)  # also where a node has no place
         pixels = [np.arange(s.start, s.stop) for s in tile]
         cells = [np.divmod(at - int(node[0]), _STEP) for at, node in zip(pixels, nodes, strict=True)]
         for axis, (low, rest) in enumerate(cells, 1):
@@ -173,13 +190,17 @@ class _Warped:
         exact = bent[cells[0][0][:, None], cells[1][0]]
         if exact.any():
             down, across = (at[place] for at, place in zip(pixels, np.nonzero(exact), strict=True))
-            surface[:, exact] = self._index(np.column_stack([np.zeros(down.size), down, across])).T
+            surface[:, exact] = self._index(down, across)
         return surface
 
     def _lattice(self, rows: Matrix, columns: Matrix) -> Matrix:
         down, across = np.meshgrid(rows, columns, indexing="ij")
-        points = np.column_stack([np.zeros(down.size), down.ravel(), across.ravel()])
-        return np.asarray(self._index(points).T.reshape(2, *down.shape), float)
+        return self._index(down.ravel(), across.ravel()).reshape(2, *down.shape)
+
+    def _index(self, rows: NDArray[Any], columns: NDArray[Any]) -> Matrix:
+        """Fractional rows and columns (2, n) of the source at rows and columns (n) of the target."""
+        points = np.column_stack([np.zeros(rows.size), rows, columns])
+        return np.asarray(self.places(self.grid.world(points)[:, :2]).T, float)
 
 
 @dataclass(frozen=True, eq=False)

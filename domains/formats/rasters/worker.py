@@ -7,8 +7,8 @@ datasets stay open, each for as long as its file has the same size, time and ino
 
 from __future__ import annotations
 
+import ctypes
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.formats.content import foreign
-from fovea.errors import GeometryError, InputError, LimitError, UnsupportedError
+from domains.formats.rasters.georeference import georeference
+from fovea.errors import InputError, LimitError, UnsupportedError
 from fovea.image import Bools
 
 Array = NDArray[Any]
@@ -39,10 +40,8 @@ _OPENING = 3 * 2**24
 _SMALL_BLOCK = 2**26
 _LARGEST_RATIO = 2000
 """Deflate reaches 1032:1. A larger block than `_SMALL_BLOCK` with a higher ratio to its file is not believed."""
-_GCP_TOLERANCE = 0.25
-"""In pixels: how far ground control points may lie from the affine that stands for them."""
-_FARTHEST = 1e12
-"""No coordinate of the Earth is larger, in whatever unit."""
+_M_PERTURB = -6
+"""The option of glibc's malloc that fills memory: with a byte when it is freed, with its complement when handed out."""
 _OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": False,
@@ -52,10 +51,6 @@ _OPTIONS = {
     "GDAL_NUM_THREADS": 1,  # processes work in parallel, each alone
     "PROJ_NETWORK": "OFF",
 }
-_NAMED = re.compile(r'\b(?!PROJECTION|METHOD|PARAMETER|EXTENSION|AUTHORITY|ID\b)([A-Z_0-9]+)\["((?:[^"]|"")*)"')
-_CODE = re.compile(r',(?:AUTHORITY|ID)\["(?!EPSG"|ESRI")(?:[^"]|"")*",[^\]]*\]')
-_WORDS = frozenset({"metre", "degree", "Greenwich", "WGS_1984", "Easting", "Northing", "Latitude", "Longitude"})
-"""Names in WKT that tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +71,8 @@ class Source:
     nodata: tuple[float | None, ...] = ()
     any_band: bool = False
     """Whether a pixel counts as valid when one of its bands is not the nodata value; else all have to be."""
+    power: bool = False
+    """Whether values are the squares of the numbers as stored, so that means are those of power and not amplitude."""
 
 
 def stamp(path: Path) -> Stamp:
@@ -107,7 +104,7 @@ def header(path: Path, driver: str, limit: int) -> dict[str, Any]:
             "together": file.interleaving.name == "pixel" if file.interleaving else False,
             "dtypes": file.dtypes,
             "levels": levels,
-            "geometry": _geometry(file),
+            "geometry": georeference(file),
             "palette": _palette(file),
             "colors": [color.name for color in file.colorinterp],
             "mask": any(flag.name == "per_dataset" for flag in file.mask_flag_enums[0])
@@ -157,21 +154,42 @@ def averaged(
             finite = np.isfinite(values).all(0)
             weight = weight * finite.astype(kind)
             values = np.where(finite, values, 0)
-        top, down = _overlap(rows, box[0], box[1], kind)
-        left, across = _overlap(columns, box[2], box[3], kind)
-        sums = np.stack([down @ (band.astype(kind) * weight) @ across.T for band in values])
-        return top, left, sums, down @ weight @ across.T
+        down, across = _Overlap.of(rows, box[0], box[1]), _Overlap.of(columns, box[2], box[3])
+        sums = np.stack([down.sum(across.sum(band.astype(kind) * weight, 1), 0) for band in values])
+        return down.first, across.first, sums, down.sum(across.sum(weight, 1), 0)
 
 
-def _overlap(edges: tuple[float, ...], start: int, stop: int, kind: type) -> tuple[int, Array]:
-    """The first larger pixel that the span touches, and by how much each of those covers each pixel of the span."""
-    first, width, number = edges
-    low = max(int(np.floor((start - first) / width)), 0)
-    high = min(max(int(np.ceil((stop - first) / width)), low + 1), int(number))
-    outer = first + width * np.arange(low, high + 1)
-    inner = np.arange(start, stop + 1)
-    shared = np.minimum(outer[1:, None], inner[1:]) - np.maximum(outer[:-1, None], inner[:-1])
-    return low, np.maximum(shared, 0).astype(kind)
+@dataclass(frozen=True)
+class _Overlap:
+    """How a span of pixels is shared among larger ones: cut at the edges of both, into parts of `width`.
+
+    `first` is the first larger pixel that the span touches; each of them is the sum of the parts from its number in
+    `starts` on, if it is `met` at all.
+    """
+
+    first: int
+    pixels: NDArray[np.intp]
+    width: Array
+    starts: NDArray[np.intp]
+    met: Bools
+
+    @classmethod
+    def of(cls, edges: tuple[float, ...], start: int, stop: int) -> _Overlap:
+        first, width, number = edges
+        low = max(int(np.floor((start - first) / width)), 0)
+        high = min(max(int(np.ceil((stop - first) / width)), low + 1), int(number))
+        outer = np.clip(first + width * np.arange(low, high + 1), start, stop)
+        cuts = np.unique(np.concatenate([np.arange(start, stop + 1), outer]))
+        parts = np.diff(cuts)
+        starts = np.minimum(np.searchsorted(cuts, outer[:-1]), len(parts) - 1)
+        inside = (cuts[:-1] >= outer[0]) & (cuts[1:] <= outer[-1])
+        return cls(low, np.floor(cuts[:-1]).astype(np.intp) - start, parts * inside, starts, np.diff(outer) > 0)
+
+    def sum(self, values: Array, axis: int) -> Array:
+        """Sums over the larger pixels along an axis of (row, column), weighted by the parts."""
+        along = (-1, 1) if axis == 0 else (1, -1)
+        shared = values.take(self.pixels, axis) * self.width.astype(values.dtype).reshape(along)
+        return np.asarray(np.add.reduceat(shared, self.starts, axis) * self.met.reshape(along).astype(values.dtype))
 
 
 def _source(plain: dict[str, Any]) -> Source:
@@ -203,6 +221,8 @@ def _read(source: Source, level: int | None, box: Box, shape: tuple[int, int]) -
         valid = np.logical_or.reduce(given) if source.any_band else np.logical_and.reduce(given)
     if values.dtype.kind == "b":
         values = values.astype(np.uint8)
+    if source.power:
+        values = np.square(values, dtype=np.float32)
     return values, None if valid is None or bool(valid.all()) else valid
 
 
@@ -246,9 +266,15 @@ def _opened(path: Path, driver: str, seen: Stamp, level: int | None = None) -> A
 
 @cache
 def _prepare() -> None:
-    """GDAL's options, for as long as the process lives."""
+    """GDAL's options, and memory that is handed out as zeros, for as long as the process lives.
+
+    A decoder may leave the end of a block as it found it: what the file before held must not show there.
+    """
     import rasterio
 
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc
+    if mallopt:
+        mallopt(_M_PERTURB, 0xFF)
     rasterio.Env(**_OPTIONS).__enter__()
 
 
@@ -312,81 +338,6 @@ def _check(file: Any, limit: int, size: int) -> None:
             f"at most {limit / 2**20:.0f} MiB, and less than {_LARGEST_RATIO} times the file",
             "Retile it with gdal_translate",
         )
-
-
-def _geometry(file: Any) -> dict[str, Any]:
-    """The transform, the frame, and for pixels without a size the reason."""
-    transform, crs = file.transform, file.crs
-    if transform.is_identity:
-        points, system = file.gcps
-        if points:
-            transform, crs = _fitted(points), system
-        elif file.rpcs:
-            raise GeometryError(
-                "rational polynomials without a transform", "an affine transform", "Warp it with gdalwarp -rpc"
-            )
-        elif crs:
-            raise GeometryError(
-                "a coordinate reference system without a transform", "both", "Set the transform with gdal_edit -a_ullr"
-            )
-        else:
-            return {"reason": "no georeference"}
-    if not crs:
-        return {"reason": "no coordinate reference system"}
-    if not (crs.is_geographic or crs.is_projected):
-        return {"reason": "local coordinates"}
-    if not np.all(np.abs(np.array(transform[:6])) < _FARTHEST):  # false for what is no number, too
-        raise GeometryError(
-            "a transform that leads off the Earth",
-            "coordinates of the reference system",
-            "Set it with gdal_edit -a_ullr",
-        )
-    code = crs.to_epsg()
-    return {"transform": tuple(transform)[:6], "frame": f"EPSG:{code}" if code else _unnamed(crs.to_wkt())}
-
-
-def _fitted(points: Any) -> tuple[float, ...]:
-    """The affine transform of ground control points; GeometryError where none lies near all of them."""
-    index = np.array([(point.col, point.row, 1) for point in points])
-    world = np.array([(point.x, point.y) for point in points])
-    centre = world.mean(0)
-    affine, _, rank, _ = np.linalg.lstsq(index, world - centre, rcond=None)
-    pixel = abs(np.linalg.det(affine[:2])) ** 0.5
-    if rank < 3 or not pixel > 0:
-        raise GeometryError(
-            f"{len(points)} ground control points on a line", "at least three that span the raster", "Add points"
-        )
-    residual = np.linalg.solve(affine[:2].T, (world - centre - index @ affine).T)
-    worst = float(np.linalg.norm(residual, axis=0).max())
-    if worst > _GCP_TOLERANCE:
-        raise GeometryError(
-            f"{len(points)} ground control points that lie up to {worst:.1f} pixels from every affine transform",
-            f"an affine transform, or points within {_GCP_TOLERANCE} pixels of one",
-            "Warp it to a grid with gdalwarp -tps",
-        )
-    (a, d), (b, e), (c, f) = affine
-    return float(a), float(b), float(c + centre[0]), float(d), float(e), float(f + centre[1])
-
-
-def _unnamed(wkt: str) -> str:
-    """WKT without its names, which are free text of the file; a datum that PROJ knows keeps its own."""
-
-    def known(found: re.Match[str]) -> str:
-        kind, name = found.groups()
-        keep = name in _WORDS or (kind in ("DATUM", "ENSEMBLE", "MEMBER") and _is_datum(name))
-        return f'{kind}["{name if keep else "unknown"}"'
-
-    return _NAMED.sub(known, _CODE.sub("", wkt))
-
-
-def _is_datum(name: str) -> bool:
-    from pyproj.crs import Datum  # type: ignore[attr-defined]  # documented there, but not in its __all__
-    from pyproj.exceptions import CRSError
-
-    try:
-        return bool(Datum.from_name(name.replace("_", " ")))
-    except CRSError:
-        return False
 
 
 def _palette(file: Any) -> list[tuple[int, int, int, int]]:
