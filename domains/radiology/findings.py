@@ -1,4 +1,4 @@
-"""Findings from DICOM objects about a study: segmentations, measurement reports, RT structure sets."""
+"""Findings from DICOM about a study: segmentations, measurement reports, RT structure sets, overlays of its images."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from domains.formats.content import check_size, file_hash, foreign
+from domains.formats.dicom import overlays as dicom_overlays
 from domains.formats.dicom import rtstruct as dicom_rtstruct
 from domains.formats.dicom import seg as dicom_seg
 from domains.formats.dicom import source as dicom_source
@@ -46,6 +47,9 @@ _MASKS = 16
 def findings(paths: Path | Sequence[Path], study: Study, source: Sequence[Path] = ()) -> tuple[Finding, ...]:
     """What DICOM SEG, SR (TID 1500) and RTSTRUCT files say of a study: a finding for each segment, group or region.
 
+    A path to an image of the study gives the regions of interest among its overlays, with the number of pixels, mean
+    and standard deviation that they declare; overlays of graphics are no findings.
+
     Masks lie on an image of the study by position in the patient. A label is one of the vocabulary where the code, or
     of a region without a code its name, is one that the vocabulary knows; otherwise "SCHEME:value" of a public code, or
     "uncoded". No text of a file passes. `score` is 1 where the object claims something and 0 for an empty segment;
@@ -66,7 +70,9 @@ def findings(paths: Path | Sequence[Path], study: Study, source: Sequence[Path] 
     found: list[Finding] = []
     for path, object_ in sorted(told, key=lambda item: item[1].format != "seg"):
         dicom_source.check(object_, known)
-        index, drawn = _drawn(object_, study, known)
+        overlay = object_.format == "overlay"
+        places = _places(path, study) if overlay else range(len(study.images))
+        index, drawn = _drawn(object_, study, places, dicom_source.sources([path]) if overlay else known)
         origin = Origin(f"dicom-{object_.format}", file_hash(path)[:12], study.digest)
         for item, mask in drawn:
             image = index
@@ -86,16 +92,30 @@ def _read(path: Path) -> Annotations:
         except InvalidDicomError:  # older files without preamble
             kind = str(dcmread(path, force=True, specific_tags=["SOPClassUID"]).get("SOPClassUID") or "")
     if kind not in _READERS:
-        raise UnsupportedError(
-            "a file that says nothing about images", "DICOM SEG, SR or RTSTRUCT", "Load images as a study instead."
-        )
+        try:
+            return dicom_overlays.read(path)
+        except UnsupportedError as error:
+            remedy = error.remedy or "Load images as a study instead."
+            raise UnsupportedError(error.given, "DICOM SEG, SR or RTSTRUCT, or regions in overlays", remedy) from None
     return _READERS[kind](path)
 
 
-def _drawn(told: Annotations, study: Study, known: dicom_source.Sources) -> tuple[int, list[tuple[Annotation, Bools]]]:
-    """The index of the first image on which all of an object lies, and its annotations with their masks."""
+def _places(path: Path, study: Study) -> Sequence[int]:
+    """The images of a study that a file of it may show: of files that have an image each, the one."""
+    images = [index for index, image in enumerate(study.images) if image.channels[0] != dicom_overlays.CHANNEL]
+    hashes = list(study.source.hashes)
+    if file_hash(path) not in hashes:
+        raise InputError("overlays of another image", "a file that the study was loaded from", "Load that image.")
+    return [images[hashes.index(file_hash(path))]] if len(images) == len(hashes) else images
+
+
+def _drawn(
+    told: Annotations, study: Study, places: Sequence[int], known: dicom_source.Sources
+) -> tuple[int, list[tuple[Annotation, Bools]]]:
+    """The index of the first of some images on which all of an object lies, and its annotations with their masks."""
     reason: InputError = InputError("a study without images", "one with an image")
-    for index, image in enumerate(study.images):
+    for index in places:
+        image = study.images[index]
         check_size(-(-len(told.items) // _MASKS), *image.grid.shape)
         try:
             _check_spacing(told, image.grid)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from domains.formats.cache import PixelCache
 from domains.formats.content import Content, FileHashes, check_size, foreign, parallel
 from domains.formats.dicom import geometry as dicom_geometry
 from domains.formats.dicom.header import PYDICOM, Header, read_header
-from domains.formats.dicom.pixels import decode, fill_plain
+from domains.formats.dicom.overlays import CHANNEL, marks
+from domains.formats.dicom.pixels import decode, fill_plain, lay
 from domains.formats.dicom.scan import Bounded
 from domains.formats.dicom.series import group as group
 from domains.formats.dicom.slide import pyramid
@@ -60,31 +62,36 @@ def _may_start(head: bytes) -> bool:
     return (little or big) and element in (b"\x00\x00", b"\x01\x00", b"\x10\x00", b"\x05\x00", b"\x08\x00", b"\x16\x00")
 
 
-def read(paths: Sequence[Path], *, single_slices: bool = False) -> Content:
+def read(paths: Sequence[Path], *, single_slices: bool = False, overlays: bool = False) -> Content:
     """One study: the slices of one series as a volume, and every multi-frame file or radiograph as images of its own.
 
-    The order of the paths does not matter to a volume. With `single_slices` each slice is an image by itself, so that
-    what makes no volume can be read all the same. Raises UnsupportedError for what is no picture, GeometryError when
-    slices do not make a volume, LimitError before decoding, InputError for broken files. Pixels are decoded when they
-    are asked for, and may then raise InputError.
+    The order of the paths does not matter to a volume, and mosaics come in that of their instance numbers. With
+    `single_slices` each slice is an image by itself, so that what makes no volume can be read all the same; frames
+    whose geometry cannot be read are pictures then, and `meta["geometry"]` says so. With `overlays` an image with
+    overlay planes is followed by one on the same grid, channel "overlay", 1 where any of them is set. Raises
+    UnsupportedError for what is no picture, GeometryError when slices do not make a volume, LimitError before decoding,
+    InputError for broken files. Pixels are decoded when they are asked for, and may then raise InputError.
     """
-    headers = parallel(read_header, paths)
+    headers = parallel(partial(read_header, pictures=single_slices), paths)
     if len({header.modality for header in headers}) != 1:
         raise InputError("files of several modalities, or none", "the files of one study")
+    parts: list[tuple[_Frames, Grid]] = []
     images, order = [], []
     slices = [header for header in headers if len(header.planes) == 1 and not single_slices]
     if slices:
         frames, grid = _volume([(header, 0) for header in slices])
-        images.append(_image(frames, grid))
+        parts.append((frames, grid))
         order += [header for header, _ in frames]
     levels = sorted((h for h in headers if h.tiles), key=lambda h: -h.tiles.grid.shape[1] if h.tiles else 0)
     if levels:
         images.append(_slide(levels))
         order += levels
-    for header in headers:
+    for header in sorted(headers, key=lambda header: header.number if header.across else 0):
         if header not in order:
-            images += _alone(header, single_slices)
+            parts += _alone(header, single_slices)
             order.append(header)
+    for frames, grid in parts:
+        images += [_image(frames, grid), *(_marked(frames, grid) if overlays else ())]
     said = order[len(slices) // 2]  # a stack is what its middle slice says, whatever file was named first
     return Content(tuple(images), said.meta, FileHashes(header.path for header in order))
 
@@ -105,17 +112,32 @@ def _slide(levels: Sequence[Header]) -> Image:
     return pyramid(levels[0].channels, tiles, lambda number, frames: _decoded(levels[number], frames))
 
 
-def _alone(header: Header, single_slices: bool) -> list[Image]:
+def _alone(header: Header, single_slices: bool) -> list[tuple[_Frames, Grid]]:
     frames = [(header, index) for index in range(header.frames)]
     if header.planes:
         parts = [[i] for i in range(header.frames)] if single_slices else dicom_geometry.volumes(header.planes)
-        return [_image(*_volume([frames[i] for i in part])) for part in parts]
+        return [_volume([frames[i] for i in part]) for part in parts]
+    if "geometry" in header.meta:
+        return [([frame], Grid.plain(header.rows, header.columns)) for frame in frames]
     turned = header.orientation[0] in ("H", "F") and header.orientation[1] in ("L", "R")
     rows, columns = (header.columns, header.rows) if turned else (header.rows, header.columns)
     if header.pixel_size is None:
-        return [_image(frames, Grid.plain(rows, columns, header.frames))]
+        return [(frames, Grid.plain(rows, columns, header.frames))]
     height, width = header.pixel_size[::-1] if turned else header.pixel_size
-    return [_image(frames, Grid(np.diag((width, height, 1, 1)), DETECTOR, (1, rows, columns)))]
+    return [(frames, Grid(np.diag((width, height, 1, 1)), DETECTOR, (1, rows, columns)))]
+
+
+def _marked(frames: _Frames, grid: Grid) -> list[Image]:
+    """What the overlays of some frames mark, as an image on their grid, or nothing where there is no overlay."""
+    files = list({header.path: header for header, _ in frames}.values())
+    marked = dict(zip(files, parallel(lambda header: marks(header.path), files), strict=True))
+    if not any(marked.values()):
+        return []
+    pixels = np.zeros((1, *grid.shape), np.float32)
+    for place, (header, frame) in enumerate(frames):
+        if frame in marked[header]:
+            pixels[0, place] = lay(marked[header][frame], header.orientation)
+    return [Image.from_array((CHANNEL,), grid, pixels)]
 
 
 def _image(frames: _Frames, grid: Grid) -> Image:
@@ -148,7 +170,7 @@ def _runs(frames: _Frames) -> list[tuple[int, Header, list[int]]]:
     together = max(_TOGETHER, -(-len(frames) // (2 * (os.cpu_count() or 1))))
     runs: list[tuple[int, Header, list[int]]] = []
     for place, (header, frame) in enumerate(frames):
-        if runs and runs[-1][1] is header and len(runs[-1][2]) < together:
+        if runs and runs[-1][1] is header and (header.across or len(runs[-1][2]) < together):
             runs[-1][2].append(frame)
         else:
             runs.append((place, header, [frame]))

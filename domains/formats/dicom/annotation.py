@@ -21,10 +21,12 @@ _SLACK = 0.51
 @dataclass(frozen=True, eq=False)
 class Patch:
     """Marked pixels of one plane: `mask` bool (row, column), and `affine` float64 (4, 4) from its (column, row, 0, 1)
-    to LPS mm, or None where the object has the pixels of an image and gives no position: to be found by `located`."""
+    to LPS mm, or None where the object has the pixels of an image and gives no position: to be found by `located`.
+    `frame` (from 0) is that of the image where it is told."""
 
     mask: Bools
     affine: Matrix | None
+    frame: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,11 +23,12 @@ from pydicom.uid import (
 )
 
 from domains.formats.content import check_size, foreign
+from domains.formats.dicom.mosaic import is_mosaic, unfold
 from domains.formats.dicom.planes import Plane, Vector, first_item, numbers, planes, texts
 from domains.formats.dicom.scan import Bounded, scan
 from domains.formats.dicom.slide import Tiles, tiles
 from domains.formats.dicom.units import measured
-from fovea.errors import InputError, LimitError, UnsupportedError
+from fovea.errors import GeometryError, InputError, LimitError, UnsupportedError
 from fovea.types import Channel
 
 Kind = Literal["HU", "value", "display", "color"]
@@ -46,6 +47,7 @@ _CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2",
 )  # fmt: skip
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+_LOST = "frames without a place in the patient"
 _SETTLED = 1_000_000_000
 """Nanoseconds after which a second change of a file is sure to show in its time."""
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -84,8 +86,9 @@ class Native:
 class Header:
     """What one file says.
 
-    `planes` holds a plane a frame, or nothing; `factor` brings rescaled values to the unit of the channel. `series`,
-    `instance`, `within` and `path` stay inside the readers.
+    `planes` holds a plane a frame, or nothing; `factor` brings rescaled values to the unit of the channel. The frames
+    of a mosaic are its tiles, `across` of them side by side in the one picture of the file; it is 0 in other files.
+    `series`, `instance`, `within` and `path` stay inside the readers.
     """
 
     path: Path = field(repr=False)
@@ -106,27 +109,33 @@ class Header:
     native: Native | None
     compressed: bool
     tiles: Tiles | None
+    across: int
     meta: Mapping[str, str]
 
 
-def read_header(path: Path) -> Header:
-    """Read all but the pixels; raises UnsupportedError for what is no picture, and other leaves of InputError."""
+def read_header(path: Path, pictures: bool = False) -> Header:
+    """Read all but the pixels; raises UnsupportedError for what is no picture, and other leaves of InputError.
+
+    With `pictures` a file whose geometry cannot be read has no planes, and its meta says so.
+    """
     with foreign("a DICOM file", warns=False):
         state = path.stat()
     settled = time.time_ns() - state.st_ctime_ns > _SETTLED
-    return (_kept if settled else _read)(path, state.st_size, state.st_ctime_ns, state.st_ino)
+    return (_kept if settled else _read)(path, state.st_size, state.st_ctime_ns, state.st_ino, pictures=pictures)
 
 
 @lru_cache(maxsize=4096)  # a series is grouped by its headers, and then read by them
-def _kept(path: Path, size: int, *_: int) -> Header:
-    return _read(path, size)
+def _kept(path: Path, size: int, *_: int, pictures: bool) -> Header:
+    return _read(path, size, pictures=pictures)
 
 
-def _read(path: Path, size: int, *_: int) -> Header:
+def _read(path: Path, size: int, *_: int, pictures: bool = False) -> Header:
     with foreign("a DICOM file", *PYDICOM), Bounded(path) as file:
         _check_inflated(file)
         found = scan(file)
-        ds: Any = found.fields or dcmread(file, stop_before_pixels=True, force=True)
+        ds: Any = found.fields
+        if not ds or is_mosaic(ds):
+            ds = dcmread(file, stop_before_pixels=True, force=True)
         syntax = UID("" if found.fields else str(ds.file_meta.get("TransferSyntaxUID") or ""))
         kind = _check_kind(ds)
         frames = int(ds.get("NumberOfFrames") or 1)
@@ -134,8 +143,12 @@ def _read(path: Path, size: int, *_: int) -> Header:
         modality = _modality(ds)
         slide = tiles(ds, frames, rows, columns) if modality == "SM" else None
         check_size(1 if slide else frames, rows, columns, int(ds.get("SamplesPerPixel") or 1))
-        shape = frames, rows, columns
-        lie = () if slide else planes(ds, frames, required=modality in _SLICED)
+        lost, across, lie = False, 0, tuple[Plane, ...]()
+        if is_mosaic(ds):
+            across, lie = unfold(path, ds)
+            frames, rows, columns = len(lie), rows // across, columns // across
+        elif not slide:
+            lie, lost = _lie(ds, frames, modality, pictures)
         orientation = [text[:1].upper() for text in texts(ds, "PatientOrientation")]
         upright = (orientation[0], orientation[1]) if len(orientation) == 2 and modality in PROJECTION else ("", "")
         channels, factor = _channels(ds, kind, modality)
@@ -155,11 +168,24 @@ def _read(path: Path, size: int, *_: int) -> Header:
             planes=lie,
             pixel_size=_pixel_size(ds) if modality in PROJECTION and frames == 1 else None,
             orientation=upright,
-            native=_native(found.fields, found.pixels, shape, size),
+            native=None if across else _native(found.fields, found.pixels, (frames, rows, columns), size),
             compressed=bool(syntax) and syntax not in NATIVE,
             tiles=slide,
-            meta=_meta(ds, modality, kind),
+            across=across,
+            meta=_meta(ds, modality, kind) | ({"geometry": _LOST} if lost else {}),
         )
+
+
+def _lie(ds: Any, frames: int, modality: str, pictures: bool) -> tuple[tuple[Plane, ...], bool]:
+    """The planes of the frames, or none, and whether they should be there; of pictures, they need not be."""
+    try:
+        return planes(ds, frames, required=modality in _SLICED), False
+    except GeometryError as error:
+        if pictures:
+            return (), True
+        raise GeometryError(
+            error.given, error.expected, "Export it again, or read its frames as pictures with single_slices."
+        ) from None
 
 
 def _check_inflated(file: BinaryIO) -> None:
@@ -189,8 +215,6 @@ def _check_kind(ds: Any) -> Kind:
     kinds = texts(ds, "ImageType")
     if ds.get("BurnedInAnnotation") == "YES" or {"LABEL", "OVERVIEW"} & set(kinds[2:3]):
         raise UnsupportedError("a picture with identifiers burned in", "none", "Run `fovea data deidentify` first.")
-    if "MOSAIC" in kinds:
-        raise UnsupportedError("a mosaic of slices", "one slice a frame", "Convert it with dcm2niix.")
     if (ds.get("SamplesPerPixel") or 1) > 1 or ds.get("PhotometricInterpretation") == "PALETTE COLOR":
         return "color"
     if sop == _MAP or ds.get("Modality") == "RTDOSE":

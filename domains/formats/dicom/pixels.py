@@ -22,6 +22,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from domains.formats.content import foreign
 from domains.formats.dicom.header import PYDICOM, Header, Kind, Native
+from domains.formats.dicom.mosaic import tiles
 from domains.formats.dicom.planes import first_item
 from domains.formats.dicom.scan import Bounded
 from domains.formats.dicom.units import real_world
@@ -45,13 +46,15 @@ def decode(header: Header, frames: Sequence[int]) -> Pixels:
     if header.native:
         values, valid = _plain(header, header.native)
     else:
-        arguments = header.path, header.kind, list(frames), header.factor
+        arguments = header.path, header.kind, [0] if header.across else list(frames), header.factor
         if header.compressed:
             seconds = 1.5 + len(frames) * header.rows * header.columns / _PACE
             values, valid = isolated(read_frames, *arguments, seconds=seconds)
         else:
             values, valid = read_frames(*arguments)
-    return _lay(values, header.orientation), _lay(valid, header.orientation)
+        if header.across:
+            values, valid = (tiles(part, header.across)[..., frames, :, :] for part in (values, valid))
+    return lay(values, header.orientation), lay(valid, header.orientation)
 
 
 def read_frames(path: Path, kind: Kind, frames: Sequence[int], factor: float) -> Pixels:
@@ -295,7 +298,7 @@ def _first(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float, str)) else float(value[0])
 
 
-def _lay(pixels: Stored, orientation: tuple[str, str]) -> Stored:
+def lay(pixels: Stored, orientation: tuple[str, str]) -> Stored:
     """Turn the last two axes so that rows run to the feet and columns to the patient's left, as far as known."""
     across, down = orientation
     if across in ("H", "F") and down in ("L", "R"):

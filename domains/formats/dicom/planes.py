@@ -81,21 +81,22 @@ def listed(found: Sequence[int]) -> str:
     return ", ".join(map(str, found[:8])) + (" …" if len(found) > 8 else "")
 
 
-def _of_each(ds: Any, frames: int) -> list[Plane | None]:
+def _of_each(ds: Any, frames: int) -> Sequence[Plane | None]:
     per_frame = ds.get("PerFrameFunctionalGroupsSequence")
     if per_frame:
         if len(per_frame) != frames:
             raise GeometryError(f"{frames} frames with {len(per_frame)} functional groups", "one a frame")
         names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-        return [_plane(*(first_item(ds, name, frame=frame) for name in names)) for frame in range(frames)]
+        return [plane_of(*(first_item(ds, name, frame=frame) for name in names)) for frame in range(frames)]
     if ds.get("Modality") == "RTDOSE" and ds.get("GridFrameOffsetVector") is not None:
         return _dose(ds, frames)
     if ds.get("Modality") == "NM" and frames > 1 and ds.get("DetectorInformationSequence"):
         return _tomography(ds, frames)
-    return [_plane(ds, ds, ds)] if frames == 1 else [None]
+    return [plane_of(ds, ds, ds)] if frames == 1 else [None]
 
 
-def _plane(position: Any, orientation: Any, measures: Any) -> Plane | None:
+def plane_of(position: Any, orientation: Any, measures: Any) -> Plane | None:
+    """The plane of the items that hold its position, orientation and spacing; None where one of them lacks."""
     if position is None or orientation is None or measures is None:
         return None
     corner, turn = numbers(position, "ImagePositionPatient", 3), numbers(orientation, "ImageOrientationPatient", 6)
@@ -106,9 +107,9 @@ def _plane(position: Any, orientation: Any, measures: Any) -> Plane | None:
     return Plane(corner, turn[:3], turn[3:], spacing, thickness[0] if thickness[0] > 0 else None)
 
 
-def _dose(ds: Any, frames: int) -> list[Plane | None]:
+def _dose(ds: Any, frames: int) -> Sequence[Plane | None]:
     """Frames of a dose grid: offsets along the normal from the first frame, or, of axial ones, absolute z."""
-    plane = _plane(ds, ds, ds)
+    plane = plane_of(ds, ds, ds)
     offsets = numbers(ds, "GridFrameOffsetVector", frames)
     if not plane or not offsets:
         return [None] * frames
@@ -116,18 +117,19 @@ def _dose(ds: Any, frames: int) -> list[Plane | None]:
         if abs(offsets[0] - plane.position[2]) > 1e-3:
             raise GeometryError("GridFrameOffsetVector that starts neither at 0 nor at the first frame", "one of them")
         offsets = tuple(offset - offsets[0] for offset in offsets)
-    return _moved(plane, offsets)
+    return moved(plane, offsets)
 
 
-def _tomography(ds: Any, frames: int) -> list[Plane | None]:
+def _tomography(ds: Any, frames: int) -> Sequence[Plane | None]:
     """Reconstructed slices of nuclear medicine: the detector's position is the first one's."""
-    plane = _plane(ds.DetectorInformationSequence[0], ds.DetectorInformationSequence[0], ds)
+    plane = plane_of(ds.DetectorInformationSequence[0], ds.DetectorInformationSequence[0], ds)
     step = numbers(ds, "SpacingBetweenSlices", 1)
     if not plane or not step or "TOMO" not in "".join(texts(ds, "ImageType")):
         return [None] * frames
-    return _moved(plane, [frame * step[0] for frame in range(frames)])
+    return moved(plane, [frame * step[0] for frame in range(frames)])
 
 
-def _moved(plane: Plane, offsets: Sequence[float]) -> list[Plane | None]:
+def moved(plane: Plane, offsets: Sequence[float]) -> tuple[Plane, ...]:
+    """Copies of a plane at distances along its normal, in mm."""
     normal = np.cross(plane.along_row, plane.along_column)
-    return [replace(plane, position=tuple((plane.position + offset * normal).tolist())) for offset in offsets]
+    return tuple(replace(plane, position=tuple((plane.position + offset * normal).tolist())) for offset in offsets)

@@ -1,4 +1,5 @@
-"""Which DICOM files belong together: the slices of one stack, the levels of one slide, every other file alone."""
+"""Which DICOM files belong together: the slices of one stack, the levels of one slide, the mosaics of one series, every
+other file alone."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def group(paths: Iterable[Path]) -> list[tuple[Path, ...]]:
     series: dict[tuple[str, ...], list[Header]] = defaultdict(list)
     order: list[list[Header] | Path] = []
     for path, header in zip(found, parallel(_header, found), strict=True):
-        if header is None or not (len(header.planes) == 1 or header.tiles):
+        if header is None or not (len(header.planes) == 1 or header.tiles or header.across):
             order.append(path)
             continue
         if header.series not in series:
@@ -40,7 +41,9 @@ def group(paths: Iterable[Path]) -> list[tuple[Path, ...]]:
 
 
 def stacks(headers: Sequence[Header]) -> list[list[Header]]:
-    """The slices of one series as stacks in which no position repeats, where that can be told."""
+    """The slices of one series as stacks in which no position repeats, where it can be told; mosaics stay together."""
+    if headers[0].across:
+        return [_once(headers)]
     if len({_place(header) for header in headers}) == len(headers) or headers[0].tiles:
         return [list(headers)]
     headers = _once(headers)

@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from domains.formats.content import foreign
-from domains.formats.dicom.annotation import Annotation, Annotations, Outline, affine
+from domains.formats.dicom.annotation import Annotation, Annotations, Outline, Patch, affine
 from domains.formats.dicom.planes import Plane, planes, texts
 from domains.formats.isolation import isolated
 from fovea.errors import GeometryError, InputError
@@ -83,7 +83,7 @@ def located(told: Annotations, known: Sources, grid: Grid) -> tuple[Annotation, 
 
 def _located(item: Annotation, told: Annotations, known: Sources, grid: Grid) -> Annotation:
     patches = tuple(
-        patch if patch.affine is not None else replace(patch, affine=_lone(patch.mask.shape, told, known, grid))
+        patch if patch.affine is not None else replace(patch, affine=_lone(patch, told, known, grid))
         for patch in item.patches
     )
     outlines = []
@@ -100,18 +100,21 @@ def _located(item: Annotation, told: Annotations, known: Sources, grid: Grid) ->
     return replace(item, patches=patches, outlines=tuple(outlines))
 
 
-def _lone(shape: Sequence[int], told: Annotations, known: Sources, grid: Grid) -> Matrix:
-    """Where the pixels of a lone image without a plane lie: as its file is laid."""
+def _lone(patch: Patch, told: Annotations, known: Sources, grid: Grid) -> Matrix:
+    """Where the pixels of a lone image without a plane lie: as its file is laid, the frames as slices."""
     turns = {turn for name, turn in known.orientations.items() if name in told.names}
-    if grid.shape[0] != 1 or grid.frame == LPS or len(turns) != 1:
+    alone = grid.shape[0] == 1 if patch.frame is None else patch.frame < grid.shape[0]
+    if not alone or grid.frame == LPS or len(turns) != 1:
         raise GeometryError(
             "a segmentation without positions", "the file of the one image that it was drawn on", "Name that file."
         )
     turn = turns.pop()
     size = (grid.shape[2], grid.shape[1]) if _crossed(turn) else grid.shape[1:]
-    if tuple(shape) != tuple(size):
+    if tuple(patch.mask.shape) != tuple(size):
         raise GeometryError("a segmentation of another size than its image", "the image's own size")
-    return np.asarray(grid.affine @ _turn(turn, grid))
+    lain = _turn(turn, grid)
+    lain[2, 3] = patch.frame or 0
+    return np.asarray(grid.affine @ lain)
 
 
 def _crossed(turn: tuple[str, str]) -> bool:

@@ -18,6 +18,7 @@ from pydicom.tag import BaseTag
 
 from domains.radiology.deidentify import profile
 from domains.radiology.deidentify.dates import plain_time, shift_date, shift_datetime
+from domains.radiology.deidentify.icc import without_texts
 from domains.radiology.deidentify.identifiers import Identifiers, readable, values
 from domains.radiology.deidentify.lists import terms, words
 from domains.radiology.deidentify.pseudonyms import Key, is_public
@@ -113,6 +114,8 @@ class Cleaner:
             return self._date(kind, str(value)) if "modified-dates" in self.options else None
         if kind in _NUMBERS:
             return value
+        if keyword == "ICCProfile":
+            return without_texts(bytes(value)) if kind == "OB" else None
         if kind in _BINARY:
             return value if keyword in words("measured") and not self.identifiers.inside_bytes(bytes(value)) else None
         text = str(getattr(value, "original_string", value))
