@@ -37,7 +37,8 @@ class Study:
     """What is read as one: a CT series, the views of a radiograph, a scene.
 
     `meta` holds safe facts only (modality, view, body part, sensor, acquisition date of a scene);
-    `meta["modality"]` is always there. `id` and `digest` derive from the content, never from names.
+    `meta["modality"]` is always there, and `meta["modality_from"]` is "values" where it is a guess. `id` and `digest`
+    derive from the content and from how it was read, never from names of files.
     """
 
     domain: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import struct
-import sys
 import zlib
 from itertools import permutations, product
 
@@ -344,11 +343,3 @@ def test_what_is_no_volume_is_said_to_be_none(tmp_path):
         nrrd.write(str(tmp_path / "t.nrrd"), DATA, {"kinds": kinds})
         with pytest.raises(UnsupportedError):
             volume.read(tmp_path / "t.nrrd")
-
-
-def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    (tmp_path / "a.mnc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(400))
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    monkeypatch.setattr("domains.formats.volumes.neuro.find_spec", lambda name: None)
-    with pytest.raises(UnsupportedError, match="h5py"):
-        volume.read(tmp_path / "a.mnc")

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from domains.formats import archives, dicom, picture
 from domains.formats.content import Content, parallel
 from domains.formats.dicom import dicomdir
-from domains.formats.volumes import volume
+from domains.formats.volumes import bids, volume
 from fovea.errors import InputError, UnsupportedError
 from fovea.types import Channel, Image, Source, Study, Window
 
@@ -28,7 +29,8 @@ def sniff(path: Path) -> bool:
 def studies(path: Path) -> list[tuple[Path, ...]]:
     """The studies in a file or folder, in the order of their first file: a DICOM series, or one file of another kind.
 
-    Files that no reader knows are left out; broken or refused ones are kept, so that `load` can say why. The DICOMDIR
+    A picture does not tell what it shows: in a folder grey ones are taken, named by itself any is. Files that no reader
+    knows are left out; broken or refused ones are kept, so that `load` can say why. The DICOMDIR
     of a medium stands for the files that it lists, an archive with DICOM in it for the study that it has to hold.
     """
     return [files for _, files in _studies(path)]
@@ -37,7 +39,7 @@ def studies(path: Path) -> list[tuple[Path, ...]]:
 def _studies(path: Path) -> list[tuple[str, tuple[Path, ...]]]:
     """The studies with the format of their files."""
     if not path.is_dir():
-        kind = _ours(path)
+        kind = _ours(path) or _named(path)
         return _of_medium(path) if kind == "medium" else [(kind, (path,))] if kind else []
     files = list(_files(path))
     kinds = dict(zip(files, parallel(_ours, files), strict=True))
@@ -62,14 +64,22 @@ def _of_medium(path: Path) -> list[tuple[str, tuple[Path, ...]]]:
 
 
 def load(
-    path: Path | Sequence[Path], window: Window | None = None, *, modality: str = "", single_slices: bool = False
+    path: Path | Sequence[Path],
+    window: Window | None = None,
+    *,
+    modality: str = "",
+    single_slices: bool = False,
+    overlays: bool = False,
 ) -> Study:
     """Read one study: a file, the files of one series, or a folder that holds one study.
 
     `modality` says what a picture or volume shows where it is known and the file does not tell; otherwise a picture
-    counts as a radiograph (made grey if it is not) and a volume as CT or MR by its values. With `single_slices` each
-    slice of a DICOM series is an image by itself, and the series need not make a volume. Raises leaves of InputError;
-    pixels are read when asked for, under the same family.
+    counts as a radiograph (made grey if it is not), and a volume as what its JSON sidecar or its name after BIDS says,
+    else as CT or MR by its values; of volumes `meta["modality_from"]` is then "caller", "sidecar", "file name" or, for
+    the guess, "values". With `single_slices` each
+    slice of a DICOM series is an image by itself, and the series need not make a volume; frames whose geometry cannot
+    be read are pictures then. With `overlays` a DICOM image that has overlay planes, which may show names, is followed
+    by an image "overlay" of them. Raises leaves of InputError; pixels are read when asked for, under the same family.
     """
     if isinstance(path, Path) and (path.is_dir() or dicomdir.is_dicomdir(path)):
         kind, paths = _one_study(path)
@@ -82,13 +92,13 @@ def load(
     if "medium" in kinds:
         raise dicomdir.lacking(paths)
     if kinds == {"archive"} and len(paths) == 1:
-        return _unpacked(paths[0], window, modality, single_slices)
+        return _unpacked(paths[0], window, modality=modality, single_slices=single_slices, overlays=overlays)
     if kinds == {"dicom"}:
-        content, name = dicom.read(paths, single_slices=single_slices), "radiology-dicom/2"
+        content, name = dicom.read(paths, single_slices=single_slices, overlays=overlays), "radiology-dicom/2"
     elif len(paths) > 1:
         raise InputError("several files that are not all DICOM", "one file, or the DICOM files of one series")
     elif kinds == {"volume"}:
-        content, name = _volume(volume.read(paths[0]), modality), "radiology-volume/1"
+        content, name = _volume(volume.read(paths[0]), paths[0], modality)
     elif kinds == {"picture"}:
         read = picture.read(paths[0], gray=True)
         content, name = read._replace(meta={"modality": modality or "DX"}), "radiology-picture/1"
@@ -98,13 +108,13 @@ def load(
     return Study("radiology", images, Source(content.hashes, name), content.meta)
 
 
-def _unpacked(path: Path, window: Window | None, modality: str, single_slices: bool) -> Study:
+def _unpacked(path: Path, window: Window | None, **options: Any) -> Study:
     """The one study in an archive, its pixels in memory; archives inside it are not opened."""
     with archives.unpacked(path) as folder:
         found = [files for kind, files in _studies(folder) if kind != "archive"]
         if len(found) != 1:
             raise InputError(f"an archive of {len(found)} studies", "one study", "Unpack it and load them one by one.")
-        study = load(found[0], window, modality=modality, single_slices=single_slices)
+        study = load(found[0], window, **options)
         images = tuple(Image.from_array(i.channels, i.grid, i.pixels, i.valid) for i in study.images)
         hashes = tuple(study.source.hashes)
     return replace(study, images=images, source=replace(study.source, hashes=hashes))
@@ -117,16 +127,31 @@ def _one_study(path: Path) -> tuple[str, tuple[Path, ...]]:
     return found[0]
 
 
-def _volume(content: Content, modality: str) -> Content:
-    """Name what a volume holds: what the file says, or CT where the values look like Hounsfield units, otherwise MR."""
+def _volume(content: Content, path: Path, given: str) -> tuple[Content, str]:
+    """Name what a volume holds; the reader's name tells the modality too where it is none of the file's."""
+    modality, told = _modality(content, path, given)
     images = content.images
-    modality = content.meta.get("modality", modality)
-    if not modality:
-        first = images[0].pixels
-        modality = "CT" if len(first) == 1 and first.min() < _AIR and first.max() < _METAL else "MR"
-    if modality == "CT":
-        images = tuple(Image.from_array((Channel("HU", "HU"),), i.grid, i.pixels, i.valid) for i in images)
-    return content._replace(images=images, meta={**content.meta, "modality": modality})
+    if told == "values":  # they are read already
+        first = images[0]
+        images = (Image.from_array(first.channels, first.grid, first.pixels, first.valid), *images[1:])
+    if modality == "CT" and len(images[0].channels) == 1:
+        images = tuple(replace(image, channels=(Channel("HU", "HU"),)) for image in images)
+    meta = {**content.meta, "modality": modality, **({"modality_from": told} if told else {})}
+    name = "radiology-volume/2" + (f" as {modality}" if told not in ("", "values") else "")
+    return content._replace(images=images, meta=meta), name
+
+
+def _modality(content: Content, path: Path, given: str) -> tuple[str, str]:
+    """The modality, and who tells it where the file does not; "values" is a guess: CT where they look like HU."""
+    if "modality" in content.meta:
+        return content.meta["modality"], ""
+    if given:
+        return bids.known(given), "caller"
+    found = bids.modality(path)
+    if found[0]:
+        return found
+    first = content.images[0].pixels
+    return "CT" if len(first) == 1 and first.min() < _AIR and first.max() < _METAL else "MR", "values"
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -157,5 +182,13 @@ def _ours(path: Path) -> str | None:
     try:
         found = _format(path)
         return found if found != "picture" or picture.is_gray(path) else None
+    except InputError:
+        return None
+
+
+def _named(path: Path) -> str | None:
+    """The format of a picture that can be read, whatever its colours."""
+    try:
+        return "picture" if picture.is_picture(path) and picture.read(path).images else None
     except InputError:
         return None

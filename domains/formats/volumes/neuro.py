@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domains.formats.content import Content, check_size, file_hash, foreign
-from domains.formats.volumes import orientation
+from domains.formats.isolation import isolated
+from domains.formats.volumes import minc, orientation
 from domains.formats.volumes.nifti import NIBABEL, is_nifti, partner
 from domains.formats.volumes.orientation import Stored
 from domains.formats.volumes.payload import check_length
@@ -37,7 +38,7 @@ class _Opened(NamedTuple):
     """Whether the file says where its axes lie in the patient."""
     first: int = 0
     """The first of the three axes of space."""
-    modality: str = ""
+    meta: Mapping[str, str] = MappingProxyType({})
 
 
 def kind(path: Path) -> str:
@@ -84,7 +85,7 @@ def read(path: Path) -> Content:
         affine = _TO_LPS @ np.asarray(opened.affine, float) if opened.placed else None
         images = orientation.images(Stored((i, j, k), affine, values, int(np.prod(others, dtype=np.int64))))
         hashes = tuple(file_hash(file) for file in opened.files)
-    meta = {"modality": opened.modality, "geometry": "" if opened.placed else "axes without a place in the patient"}
+    meta = {**opened.meta, "geometry": "" if opened.placed else "axes without a place in the patient"}
     return Content(images, {key: value for key, value in meta.items() if value}, hashes)
 
 
@@ -117,8 +118,8 @@ def _converted(found: str) -> Iterator[None]:
         yield
 
 
-def _opened(image: Any, *files: Path, placed: bool = True, first: int = 0) -> _Opened:
-    return _Opened(image.dataobj, image.affine, image.get_data_dtype(), files, placed, first)
+def _opened(image: Any, *files: Path, placed: bool = True) -> _Opened:
+    return _Opened(image.dataobj, image.affine, image.get_data_dtype(), files, placed)
 
 
 def _mgh(path: Path) -> _Opened:
@@ -128,19 +129,24 @@ def _mgh(path: Path) -> _Opened:
     return _opened(image, path, placed=bool(image.header["goodRASFlag"] > 0))
 
 
-def _minc(path: Path) -> _Opened:
-    """The axes of space have to be the last three; they have a place where each has a step and a start."""
-    from nibabel import Minc1Image, Minc2Image
+def _minc1(path: Path) -> _Opened:
+    from nibabel import Minc1Image
 
-    second = kind(path) == "MINC 2"
-    if second and not find_spec("h5py"):
-        raise UnsupportedError("MINC 2", "the package h5py, which reads HDF5", "Install it: pip install h5py.")
-    image: Any = (Minc2Image if second else Minc1Image).from_filename(path)
+    image: Any = Minc1Image.from_filename(path)
     file = image.dataobj.minc_file
-    if not all(name.endswith("space") for name in file._dim_names[-3:]):
-        raise UnsupportedError("MINC whose last three axes are none of space", "those of space last", "Convert it.")
-    placed = all(hasattr(axis, "step") and hasattr(axis, "start") for axis in file._dims[-3:])
-    return _opened(image, path, placed=placed, first=max(0, len(image.shape) - 3))
+    study = file._mincfile.variables.get("study")
+    return _minc(path, minc.facts(file, getattr(study, "modality", "")), image.dataobj)
+
+
+def _minc2(path: Path) -> _Opened:
+    facts = isolated(minc.read_header, path)
+    return _minc(path, facts, minc.Values(path, facts["shape"]))
+
+
+def _minc(path: Path, facts: Mapping[str, Any], values: Any) -> _Opened:
+    meta = {"modality": facts["modality"], "content": facts["content"]}
+    first = len(facts["shape"]) - 3
+    return _Opened(values, facts["affine"], np.dtype(facts["numbers"]), (path,), facts["placed"], first, meta)
 
 
 def _parrec(path: Path) -> _Opened:
@@ -151,7 +157,7 @@ def _parrec(path: Path) -> _Opened:
     with path.open(encoding="latin-1") as file:
         header: Any = tools.PARRECHeader.from_fileobj(file)
     values: Any = tools.PARRECArrayProxy(str(data), header, mmap=False)
-    return _Opened(values, header.get_affine(), header.get_data_dtype(), (path, data), modality="MR")
+    return _Opened(values, header.get_affine(), header.get_data_dtype(), (path, data), meta={"modality": "MR"})
 
 
 def _afni(path: Path) -> _Opened:
@@ -176,8 +182,8 @@ def _analyze(path: Path) -> _Opened:
 
 _OPENERS: dict[str, Callable[[Path], _Opened]] = {
     "MGH": _mgh,
-    "MINC 1": _minc,
-    "MINC 2": _minc,
+    "MINC 1": _minc1,
+    "MINC 2": _minc2,
     "PAR/REC": _parrec,
     "AFNI": _afni,
     "Analyze": _analyze,

@@ -13,9 +13,9 @@ from domains.formats.content import foreign
 from fovea.errors import InputError, UnsupportedError
 
 _CHUNK = 2**20
-_RATIO = 1100
+RATIO = 1100
 """DEFLATE makes data at most about 1,030 times smaller (RFC 1951)."""
-_SHORT = "a file that ends before the pixels that its header declares"
+SHORT = "a file that ends before the pixels that its header declares"
 
 _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     "zlib": partial(zlib.decompressobj, 47),  # zlib or gzip, by its first bytes
@@ -37,9 +37,9 @@ def beside(header: Path, name: str) -> Path:
 
 def check_length(path: Path, declared: int) -> None:
     """Raise InputError where a file, plain or gzip by its name, cannot hold the bytes that a header declares."""
-    most = path.stat().st_size * (_RATIO if path.suffix.lower() in (".gz", ".mgz") else 1)
+    most = path.stat().st_size * (RATIO if path.suffix.lower() in (".gz", ".mgz") else 1)
     if declared > most:
-        raise InputError(_SHORT, "a whole file", "Fetch it again.")
+        raise InputError(SHORT, "a whole file", "Fetch it again.")
 
 
 def read_bytes(path: Path, start: int, skip: int, count: int, compression: str = "") -> bytes:
@@ -52,7 +52,7 @@ def read_bytes(path: Path, start: int, skip: int, count: int, compression: str =
         if compression:
             return _decompressed(file, start, skip, count, compression)
         if start + skip + count > path.stat().st_size:
-            raise InputError(_SHORT, "a whole file", "Fetch it again.")
+            raise InputError(SHORT, "a whole file", "Fetch it again.")
         file.seek(start + skip)
         return file.read(count)
 
@@ -65,7 +65,7 @@ def _decompressed(file: BinaryIO, start: int, skip: int, count: int, compression
         passed += len(piece)
         if len(found) >= count:
             return bytes(found[:count])
-    raise InputError(_SHORT, "a whole file", "Fetch it again.")
+    raise InputError(SHORT, "a whole file", "Fetch it again.")
 
 
 def _pieces(file: BinaryIO, compression: str) -> Iterator[bytes]:
