@@ -144,7 +144,7 @@ def inspect(
 
     for path in paths:
         for domain, files in studies(path, installed_domains()):
-            _table(("", ""), [*facts(domain, domain.load(files)), ("", "")], head=False)
+            _table(("", ""), [*facts(domain, domain.load(files), files), ("", "")], head=False)
 
 
 def _inventory(paths: Sequence[Path], as_json: bool, as_csv: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +38,17 @@ def studies(path: Path, domains: Mapping[str, Domain]) -> list[tuple[Domain, tup
     return found
 
 
-def facts(domain: Domain, study: Study) -> list[tuple[str, str]]:
-    """Names and values for a person: what was read, its shape, scale, channels and safe header facts."""
+def facts(domain: Domain, study: Study, files: Sequence[Path] = ()) -> list[tuple[str, str]]:
+    """Names and values for a person: what was read, its shape, scale, channels and safe header facts.
+
+    Of `files` that do not tell their domain it says so.
+    """
+    from domains.formats.picture import is_picture
+
+    note = ("note", f"read as one of {domain.name}: the file itself does not tell what it shows")
     rows = [
         ("domain", domain.name),
+        *([note] if any(map(is_picture, files)) else ()),
         ("study", study.id),
         ("modality", study.modality),
         ("description", domain.describe(study)),

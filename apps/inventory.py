@@ -39,7 +39,8 @@ class Row:
     """One file. `status` is "read" (a domain's by what the file says), "picture" (pixels that say nothing of their
     domain; `domains` would take it by its looks), "companion" (no image by itself, or labels of one) or "refused".
 
-    `shape` is (slice, row, column) of the first of `images`, `pixel` its size, `unit` that of its values.
+    `modality_from` is "values" where the modality is a guess; `shape` is (slice, row, column) of the first of `images`,
+    `pixel` its size, `unit` that of its values.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Row:
     status: Status
     domains: tuple[str, ...] = ()
     modality: str = ""
+    modality_from: str = ""
     images: int = 0
     shape: tuple[int, ...] = ()
     pixel: str = ""
@@ -101,7 +103,8 @@ def cells(row: Row) -> tuple[str, ...]:
     who = ", ".join(row.domains)
     status = {"read": who, "picture": f"picture ({who})" if who else "picture"}.get(row.status, row.status)
     shape = " × ".join(map(str, row.shape)) + (f" ({row.images} images)" if row.images > 1 else "")
-    facts = ", ".join(part for part in (row.modality, shape, row.pixel, row.unit) if part)
+    modality = f"{row.modality} by its values" if row.modality_from == "values" else row.modality
+    facts = ", ".join(part for part in (modality, shape, row.pixel, row.unit) if part)
     return row.path, row.format, status, row.reason or facts
 
 
@@ -171,8 +174,9 @@ def _studied(row: Row, file: Path, takers: Sequence[Domain]) -> Row:
         levels = max(few)
         if row.format != "DICOM" and levels and (_LABEL.search(file.stem) or study.meta.get("content")):
             return replace(row, status="companion", reason=f"a label map, values: {levels}")
-        anonymous = row.format in PICTURES and not image.grid.physical
-        return replace(row, status="picture" if anonymous else "read")
+        if row.format in PICTURES and not image.grid.physical:
+            return replace(row, status="picture", modality="", modality_from="")
+        return replace(row, status="read")
     raise refusals[0]
 
 
@@ -184,6 +188,7 @@ def _filled(row: Row, study: Study, image: Image) -> Row:
     return replace(
         row,
         modality=study.modality,
+        modality_from=study.meta.get("modality_from", ""),
         images=len(study.images),
         shape=image.grid.shape,
         pixel=f"{size}{between}" if size else "",
@@ -206,6 +211,7 @@ def _pictured(row: Row, file: Path) -> Row:
     levels = picture.levels(file)
     if levels <= 2 or (levels <= _FEW and _LABEL.search(file.stem)):
         return replace(row, status="companion", reason=f"a mask or drawing, values: {levels}")
-    image = picture.read(file).images[0]
-    _seen(image)
-    return replace(row, status="picture", images=1, shape=image.grid.shape)
+    images = picture.read(file).images
+    for image in images:
+        _seen(image)
+    return replace(row, status="picture", images=len(images), shape=images[0].grid.shape)

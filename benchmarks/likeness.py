@@ -58,4 +58,6 @@ def itk(path: Path) -> tuple[Array, Array]:
     turn = np.array(image.GetDirection()).reshape(size, size)[:count, :count]
     affine[:count, :count] = turn * np.array(image.GetSpacing())[:count]
     affine[:count, 3] = image.GetOrigin()[:count]
+    if path.suffix == ".mnc" and SimpleITK.Version.ITKMajorVersion() < 6:  # it takes RAS for LPS: ITK pull request 4864
+        affine = np.diag((-1.0, -1, 1, 1)) @ affine
     return values, affine

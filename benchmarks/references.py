@@ -197,6 +197,8 @@ def _apart(path: Path) -> str:
 
     try:
         with Pillow.open(path) as file:
+            if file.mode == "LAB":
+                return "LAB"
             multiplied = 1 in getattr(file, "tag_v2", {}).get(338, ())
             return "alpha in the colours" if multiplied else "rotation" if file.getexif().get(274, 1) != 1 else ""
     except UnidentifiedImageError:
@@ -245,7 +247,7 @@ def _raster(study: Study, reference: dict[str, Any]) -> str:
         raise Differs("another transform")
     if reference["inks"]:
         return "not compared: GDAL keeps CMYK as it is"
-    if reference["apart"] and not study.domain:
+    if reference["apart"] and (not study.domain or reference["apart"] == "LAB"):
         return f"not compared: GDAL leaves {reference['apart']}"
     if not study.domain:
         top = 2 ** reference["bits"] - 1 if reference["bits"] else np.iinfo(reference["values"].dtype).max

@@ -14,6 +14,7 @@ from dicom_files import make, save, series
 from PIL import Image as Pillow
 
 from apps import cli, inventory
+from apps.inspection import facts, studies
 from apps.service import installed_domains
 from fovea.errors import InputError
 
@@ -57,7 +58,7 @@ def test_every_file_has_its_row(folder):
     wanted = {
         "ct.nii.gz": ("NIfTI", "read"), "ct_seg.nii.gz": ("NIfTI", "companion"), "pair.hdr": ("NIfTI", "read"),
         "pair.img": ("unknown", "companion"), "smear.jpg": ("JPEG", "picture"), "lung.png": ("PNG", "companion"),
-        "gray.png": ("PNG", "picture"), "pages.tif": ("TIFF", "refused"), "notes.txt": ("text", "companion"),
+        "gray.png": ("PNG", "picture"), "pages.tif": ("TIFF", "picture"), "notes.txt": ("text", "companion"),
         "empty.dcm": ("empty", "refused"), "noise.bin": ("unknown", "refused"), "cut.dcm": ("DICOM", "refused"),
         "cut.png": ("PNG", "refused"),
     }  # fmt: skip
@@ -68,7 +69,7 @@ def test_every_file_has_its_row(folder):
     assert rows["ct.nii.gz"].modality == "CT"
     assert rows["ct.nii.gz"].unit == "HU"
     assert rows["ct.nii.gz"].pixel == "2 × 3 mm, 4 mm between slices"
-    assert "3 pictures" in rows["pages.tif"].reason
+    assert rows["pages.tif"].images == 3
     assert all(row.reason for row in rows.values() if row.status in ("refused", "companion"))
     assert not any(name.split(".")[0] in row.reason for name, row in rows.items() if row.status == "refused")
 
@@ -77,7 +78,26 @@ def test_a_picture_is_no_scene_by_its_colours_alone(folder):
     row = table(folder)["smear.jpg"]
     assert row.status == "picture"
     assert row.domains == ("remote_sensing",), "who would take it by its looks"
+    assert not row.modality
     assert inventory.cells(row)[2] == "picture (remote_sensing)"
+
+
+def test_each_domain_says_that_a_picture_does_not_tell_its_own(folder):
+    found = studies(folder / "smear.jpg", installed_domains())
+    assert {domain.name for domain, _ in found} == {"radiology", "remote_sensing"}
+    for domain, files in found:
+        assert "does not tell" in dict(facts(domain, domain.load(files), files))["note"]
+    ((domain, files),) = studies(folder / "ct.nii.gz", installed_domains())
+    assert "note" not in dict(facts(domain, domain.load(files), files))
+
+
+def test_several_pages_are_a_mask_only_if_all_are(folder):
+    bits = Pillow.fromarray((NOISE[..., 0] > 99).astype(np.uint8) * 255)
+    bits.save(folder / "bits.tif", save_all=True, append_images=[bits])
+    bits.save(folder / "mixed.tif", save_all=True, append_images=[Pillow.fromarray(NOISE[..., 0])])
+    rows = table(folder / "bits.tif", folder / "mixed.tif")
+    assert rows["bits.tif"].status == "companion"
+    assert (rows["mixed.tif"].status, rows["mixed.tif"].images) == ("picture", 2)
 
 
 def test_dicom_without_a_picture_is_a_companion(tmp_path):

@@ -71,16 +71,48 @@ def test_palettes_inks_and_single_frames_are_colour(tmp_path):
     assert picture.levels(tmp_path / "a.png") == 12
 
 
-def test_several_pictures_are_counted_and_overviews_are_none(tmp_path):
-    pages = [Pillow.fromarray(rng.integers(0, 256, (8, 8)).astype(np.uint8)) for _ in range(3)]
-    for name in ("a.tif", "a.gif", "a.webp", "a.png"):
-        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
-        with pytest.raises(UnsupportedError, match="3 pictures"):
+def test_an_animation_is_refused(tmp_path):
+    frames = [Pillow.fromarray(rng.integers(0, 256, (8, 8)).astype(np.uint8)) for _ in range(3)]
+    for name in ("a.gif", "a.webp", "a.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        with pytest.raises(UnsupportedError, match="3 frames"):
             picture.read(tmp_path / name)
-    small = pages[1].resize((4, 4))
-    small.encoderinfo = {"tiffinfo": {254: 1}}
-    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=[small])
-    np.testing.assert_allclose(pixels(tmp_path / "b.tif")[0] * 255, np.asarray(pages[0]), atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("compress", ["NONE", "LZW"])
+def test_lab_is_the_colour_that_the_eye_sees(tmp_path, compress):
+    """Written by libtiff, against the formulas of CIE 15 and IEC 61966-2-1, where sRGB has the colour."""
+    lab = rng.integers((0, -128, -128), (256, 128, 128), (40, 50, 3))
+    linear = srgb_linear(lab / (2.55, 1, 1))
+    inside = ((linear > 0) & (linear < 1)).all(-1)
+    assert inside.sum() > 100
+    wanted = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clip(0, 1) ** (1 / 2.4) - 0.055)
+    stored = np.moveaxis(lab, -1, 0).astype(np.uint8)  # a* and b* are signed bytes
+    options = {"photometric": "CIELAB", "compress": compress, "width": 50, "height": 40}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", count=3, dtype="uint8", **options) as file:
+        file.write(stored)
+    found = np.moveaxis(pixels(tmp_path / "a.tif"), 0, -1)
+    np.testing.assert_allclose(found[inside], wanted[inside], atol=0.013)
+    gray = pixels(tmp_path / "a.tif", gray=True)[0]
+    np.testing.assert_allclose(gray[inside], (wanted @ (0.299, 0.587, 0.114))[inside], atol=0.013)
+    assert not picture.is_gray(tmp_path / "a.tif")
+    assert picture.levels(tmp_path / "a.tif") == 256
+    scene = scenes.load(tmp_path / "a.tif").images[0]
+    np.testing.assert_allclose(scene.pixels[:, 0], 255 * pixels(tmp_path / "a.tif"), atol=1e-3)
+
+
+def srgb_linear(lab):
+    """Red, green and blue, linear in light, of L*, a*, b* under D50, adapted to D65 after Bradford."""
+    level = (lab[..., 0] + 16) / 116
+    bent = np.stack([level + lab[..., 1] / 500, level, level - lab[..., 2] / 200], -1)
+    xyz = np.where(bent > 6 / 29, bent**3, 3 * (6 / 29) ** 2 * (bent - 4 / 29)) * (0.96422, 1, 0.82521)
+    matrix = [
+        [3.1338561, -1.6168667, -0.4906146],
+        [-0.9787684, 1.9161415, 0.0334540],
+        [0.0719453, -0.2289914, 1.4052427],
+    ]
+    return xyz @ np.transpose(matrix)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

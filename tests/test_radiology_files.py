@@ -142,10 +142,10 @@ def test_a_rotation_in_exif_is_applied_and_nothing_else_of_it_kept(tmp_path):
 
 
 def test_pictures_that_are_none_are_refused(tmp_path, monkeypatch):
-    pages = [Pillow.fromarray(np.full((4, 4), n, np.uint8)) for n in (1, 2)]
-    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    frames = [Pillow.fromarray(np.full((4, 4), n, np.uint8)) for n in (1, 200)]
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
     Pillow.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
-    for file in ("pages.tif", "float.tif"):
+    for file in ("film.gif", "float.tif"):
         with pytest.raises(UnsupportedError):
             reader.load(tmp_path / file)
     Pillow.fromarray(rng.integers(0, 256, (64, 64)).astype(np.uint8)).save(tmp_path / "a.png")
@@ -184,6 +184,9 @@ def test_only_what_looks_radiological_is_found(tmp_path):
     assert found == {"gray.jpg", "tinted.png", "plain.tif", "volume.nii"}
     assert {study[0].name for study in reader.studies(tmp_path)} == found
     assert reader.sniff(tmp_path)
+    for name in ("colour.png", "mask.png"):
+        assert reader.studies(tmp_path / name) == [(tmp_path / name,)], "who names a file says that it is ours"
+    assert not reader.studies(tmp_path / "map.tif")
 
 
 def test_a_folder_is_grouped_into_studies(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import rasterio
 from geotiff_files import UTM
 from PIL import Image as Pillow
 
+from domains.formats import picture as formats
 from domains.remote_sensing.plugin import RemoteSensing
 from fovea.errors import InputError, UnsupportedError
 from fovea.image import PIXEL, Window
@@ -70,6 +72,26 @@ def test_sniffing_leaves_grey_pictures_to_others(tmp_path: Path) -> None:
     assert DOMAIN.sniff(tmp_path)
     (tmp_path / "e").mkdir()
     assert not DOMAIN.sniff(tmp_path / "e")
+
+
+def test_dicom_that_begins_as_a_tiff_is_no_scene(tmp_path: Path) -> None:
+    whole = bytearray(raster(tmp_path / "a.tif").read_bytes())
+    assert DOMAIN.studies(tmp_path / "a.tif")
+    whole[128:132] = b"DICM"
+    (tmp_path / "a.dcm").write_bytes(whole)
+    assert not DOMAIN.sniff(tmp_path / "a.dcm")
+    assert not DOMAIN.studies(tmp_path / "a.dcm")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("place", [UTM, {}])
+def test_a_raster_larger_than_a_picture_may_be_is_a_scene(tmp_path: Path, place: dict[str, Any]) -> None:
+    options = {"count": 3, "dtype": "uint8", "sparse_ok": True, "tiled": True, "photometric": "RGB", **place}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", width=20_000, height=20_000, **options):
+        pass
+    assert formats.is_picture(tmp_path / "a.tif") == (not place)
+    assert DOMAIN.sniff(tmp_path / "a.tif")
+    assert DOMAIN.load(tmp_path / "a.tif").images[0].grid.shape == (1, 20_000, 20_000)
 
 
 def test_a_picture_reads_as_the_tiff_of_the_same_pixels(tmp_path: Path) -> None:

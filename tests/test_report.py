@@ -21,7 +21,7 @@ from apps.pictures import annotated, draw, key_slices, layer
 from apps.report.batch import write, write_reports
 from apps.report.document import report_key, to_document, to_text
 from apps.report.html import study_page
-from apps.service import Inputs, Service, find_studies
+from apps.service import Inputs, Service, find_studies, installed_domains
 from apps.wording import chance, cited, claims, quantity
 from fovea.errors import InputError
 from fovea.jsonable import from_json
@@ -291,6 +291,16 @@ def test_a_study_of_another_domain_is_refused_by_name(samples: Path, tmp_path: P
     batch = write_reports(_service()[0], find_studies([samples], (Other(),)), tmp_path / "out")
     assert not batch.done
     assert {failure.happened for failure in batch.failures} == {"A study of other, while this model reads toy."}
+
+
+def test_a_picture_is_of_no_domain_by_its_looks(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    Pillow.fromarray(noise).save(tmp_path / "DOE.png")
+    other = installed_domains()["remote_sensing"]
+    batch = write_reports(_service()[0], find_studies([tmp_path], (toys.Toy(), other)), tmp_path / "out")
+    assert not batch.done
+    assert "does not tell what it shows" in batch.failures[0].happened
+    assert "remote_sensing" not in batch.failures[0].happened + batch.failures[0].remedy
 
 
 def test_an_output_folder_that_cannot_be_written_is_an_error(samples: Path, tmp_path: Path) -> None:

@@ -102,15 +102,8 @@ def _attempt(service: Service, item: Item, number: int, out: Path) -> Outcome:
 
 
 def _report(service: Service, item: Item, out: Path) -> tuple[Study, bool]:
-    if not item.domain:
-        raise UnsupportedError(
-            "a file that no domain recognises by its content", remedy="Leave it out, or convert it to a known format."
-        )
     if item.domain != service.domain.name:
-        raise UnsupportedError(
-            f"a study of {item.domain}, while this model reads {service.domain.name}",
-            remedy=f"Use a model of {item.domain} for it.",
-        )
+        raise _foreign(item, service.domain.name)
     study = service.load(item.files)
     key = report_key(study, service.provenance)
     page, data = out / f"{study.id}.html", out / f"{study.id}.json"
@@ -121,6 +114,24 @@ def _report(service: Service, item: Item, out: Path) -> tuple[Study, bool]:
     write(page, html)
     write(data, document)
     return study, False
+
+
+def _foreign(item: Item, domain: str) -> UnsupportedError:
+    """Why a model of a domain does not read an item; a picture is of no domain by its looks alone."""
+    from domains.formats.picture import is_picture
+
+    if any(map(is_picture, item.files)):
+        return UnsupportedError(
+            f"a picture that does not tell what it shows, and does not look like one of {domain}",
+            remedy=f"If it is one of {domain}, name its file alone; else leave it out.",
+        )
+    if not item.domain:
+        return UnsupportedError(
+            "a file that no domain recognises by its content", remedy="Leave it out, or convert it to a known format."
+        )
+    return UnsupportedError(
+        f"a study of {item.domain}, while this model reads {domain}", remedy=f"Use a model of {item.domain} for it."
+    )
 
 
 def _stored(path: Path) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from domains.formats import picture
+from domains.formats import dicom, picture
 from domains.formats.content import Content
 from domains.formats.rasters import geotiff
 from domains.remote_sensing import products
 from domains.remote_sensing.products import stac
-from fovea.errors import InputError
+from fovea.errors import InputError, LimitError
 from fovea.types import Channel, Floats, Grid, Image, Pixels, Source, Study, Window
 from fovea.verbal import number
 
@@ -33,14 +33,17 @@ _READER = "remote-sensing/2"
 def sniff(path: Path) -> bool:
     """Whether a file is a raster, a colour picture or the first of a product; of a folder, whether a file in it is.
 
-    A grey picture without a georeference is left to others, even when it is a TIFF.
+    A picture without a georeference does not tell what it shows: coloured ones are taken, grey ones left to others,
+    even when they are TIFFs. `studies` and `load` take any that is named.
     """
     if path.is_dir():
         return any(sniff(file) for file in _files(path))
     if products.product(path) or stac.lists(path):
         return True
     try:
-        return _is_colored(path) if picture.is_picture(path) else geotiff.is_geotiff(path)
+        return _is_single(path) and (not picture.is_picture(path) or _is_colored(path))
+    except LimitError:
+        return geotiff.is_geotiff(path)  # too large for a picture, while rasters are read by window
     except InputError:
         return False
 
@@ -56,7 +59,7 @@ def studies(path: Path) -> list[tuple[Path, ...]]:
         return products.gather(stac.items(path))[0]
     if not path.is_dir():
         found, rest = products.gather([path])
-        return [*found, *((file,) for file in rest if geotiff.is_geotiff(file) or picture.is_picture(file))]
+        return [*found, *((file,) for file in rest if _is_single(file))]
     found, rest = products.gather(_files(path))
     stems = {file.with_suffix("") for file in rest}
     alone = [(file,) for file in rest if _is_ours(file) and not _is_mask(file, stems) and not _is_flags(file, rest)]
@@ -120,6 +123,11 @@ def _is_ours(file: Path) -> bool:
     return suffix in _RASTERS or (suffix in _PICTURES and sniff(file))
 
 
+def _is_single(path: Path) -> bool:
+    """Whether a file is a raster or a picture by itself; DICOM is neither, though it may begin as TIFF does."""
+    return (geotiff.is_geotiff(path) or picture.is_picture(path)) and not dicom.is_dicom(path)
+
+
 def _is_colored(path: Path) -> bool:
     """Whether a picture has three channels that differ, if only as those of sand and haze do."""
     image = picture.read(path).images[0]
@@ -147,18 +155,20 @@ def _is_flags(file: Path, files: Sequence[Path]) -> bool:
 
 
 def _content(file: Path) -> Content:
-    pictured = not geotiff.is_geotiff(file) and picture.is_picture(file)
+    pictured = picture.is_picture(file) and (not geotiff.is_geotiff(file) or picture.is_beyond_rasters(file))
     return _photograph(file) if pictured else geotiff.read(file)
 
 
 def _photograph(path: Path) -> Content:
-    """A picture as a scene: digital numbers from 0 to 255, as an 8-bit TIFF of it would have."""
+    """A picture, or each page of one, as a scene: digital numbers from 0 to 255, as an 8-bit TIFF would have."""
     content = picture.read(path)
-    image = content.images[0]
+    scenes = tuple(Image(_bands(image), image.grid, _Photograph(image)) for image in content.images)
+    return content._replace(images=scenes, meta={"modality": "optical", "geometry": "no georeference"})
+
+
+def _bands(image: Image) -> tuple[Channel, ...]:
     names = ("red", "green", "blue") if len(image.channels) == 3 else ("gray",)
-    channels = tuple(Channel(name, "digital number") for name in names)
-    scene = Image(channels, image.grid, _Photograph(image))
-    return content._replace(images=(scene,), meta={"modality": "optical", "geometry": "no georeference"})
+    return tuple(Channel(name, "digital number") for name in names)
 
 
 @dataclass(frozen=True, eq=False)
