@@ -34,6 +34,22 @@ def say(text: str) -> Message:
     return Message("assistant", (Part(text),))
 
 
+def reworded(messages: Sequence[Message], descriptions: Sequence[str]) -> tuple[Message, ...]:
+    """A conversation from elsewhere as `opening` and `ask` would word it: each picture behind its description, texts on
+    lines of their own, and a first line of the system."""
+    told: list[Message] = [] if messages[0].role == "system" else [Message("system", (Part(ALONE),))]
+    for message in messages:
+        parts: list[Part] = []
+        for part in message.parts:
+            line = "\n" if parts and (part.image is None or parts[-1].image is None) else ""
+            if part.image is None:
+                parts.append(Part(line + part.text))
+            else:
+                parts += [Part(f"{line}{descriptions[part.image]}\n"), part]
+        told.append(Message(message.role, tuple(parts)))
+    return tuple(told)
+
+
 def results(calls: Iterable[Call], overlay: int | None) -> Message:
     """What the experts gave back: a text, and the picture of that index with the findings drawn over it."""
     picture = () if overlay is None else (Part(image=overlay),)

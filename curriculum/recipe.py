@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from curriculum.data.importers.base import load_records
 from experts.settings import ExpertConfig
 from fovea.config import Config
+from fovea.errors import InputError
 from fovea.types import Kind
+
+
+class RecordsConfig(Config):
+    """A set that `fovea data import` wrote, for stages to train on beside the studies."""
+
+    path: Path
+    """Folder of the imported set; the folder's name is the set's in all that is reported."""
+    root: Path | None = None
+    """Where the source of the import lies now, if it has moved."""
+    stages: tuple[Literal[1, 2, 3, 4], ...] = Field(min_length=1)
+    """Which stages train on it. 1 takes texts about one picture, 2 texts about pictures, 3 and 4 all conversations."""
+    share: float = Field(gt=0, le=1)
+    """Share of a step's `batch` that is drawn from it, in pictures; the studies take what the sets leave."""
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @field_validator("path")
+    @classmethod
+    def _is_imported(cls, path: Path) -> Path:
+        try:
+            load_records(path)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return path
 
 
 class DataConfig(Config):
@@ -27,6 +57,20 @@ class DataConfig(Config):
     """Share of patients or places that experts are calibrated on."""
     test: float = Field(default=0.2, gt=0, lt=0.5)
     """Share of patients or places that only the evaluation sees."""
+    records: tuple[RecordsConfig, ...] = ()
+    """Imported sets that are mixed in. Those without a split are divided by these shares too."""
+
+    @model_validator(mode="after")
+    def _can_be_mixed(self) -> Self:
+        names = Counter(chosen.name for chosen in self.records)
+        faults = [f"two sets named {name!r} in records, rename a folder" for name, n in names.items() if n > 1]
+        for stage in (1, 2, 3, 4):
+            total = sum(Fraction(str(chosen.share)) for chosen in self.records if stage in chosen.stages)
+            if total > 1:
+                faults.append(f"the shares of records in stage {stage} sum to {float(total):g}, at most 1")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
 
 class Phase(Config):
@@ -98,6 +142,8 @@ class EvaluationConfig(Config):
     """Bootstrap resamples over patients or places."""
     batch: int = Field(default=48, ge=1)
     """Prompts decoded together."""
+    records: int = Field(default=500, ge=1)
+    """Questions of each imported set's test split; drawn by the seed where there are more."""
 
 
 DEFAULTS = StageConfig(

@@ -74,6 +74,7 @@ def train(recipe: Recipe, stages: Sequence[int] | None = None, resume: bool = Fa
     goes on from its checkpoint.
     """
     shop = Workshop(recipe, Tracker.open(recipe))
+    _ = shop.records  # what is wrong with an imported set is told before anything is trained
     train_experts(recipe)
     for number in stages or STAGES:
         if number not in STAGES:
@@ -95,7 +96,9 @@ def _stage(shop: Workshop, number: int, resume: bool) -> None:
             f"stage {number} without stage {number - 1}", "the stage before it", f"Train stage {number - 1} first."
         )
     print(shop.inherited(number), flush=True)
-    with shop.tracker.stage(f"stage {number}", {**config.model_dump(), "recipe": recipe.model_dump_json()}):
+    settings = {**config.model_dump(), "recipe": recipe.model_dump_json()}
+    mixed = {f"records.{found.name}": found.cited for found in shop.mixed(number)}
+    with shop.tracker.stage(f"stage {number}", settings | mixed):
         shop.tracker.dataset(
             shop.corpus.digest, {s: len(shop.corpus.split(s)) for s in ("train", "validation", "test")}
         )
@@ -119,6 +122,7 @@ def _record(shop: Workshop, number: int) -> dict[str, object]:
         "inherited": sorted(inherited),
         "recipe": shop.recipe.model_dump(mode="json"),
         "data_digest": shop.corpus.digest,
+        "records": [found.provenance() for found in shop.records if min(found.config.stages) <= number],
         "parent": json.loads(before.read_text())["id"] if number > 1 else None,
         "id": _id(shop, number),
         "licence": shop.recipe.licence,
@@ -133,7 +137,12 @@ def _id(shop: Workshop, number: int) -> str:
     own = [recipe.stage(n)[0].model_dump_json() for n in range(1, number + 1)]
     model = [str(recipe.clip), str(recipe.decoder), str(recipe.tower), recipe.factor, recipe.seed, recipe.vocabulary]
     last = [recipe.dialogues.model_dump_json(), *(e.model_dump_json() for e in recipe.experts)] if number == 4 else []
-    return sha256(json.dumps([shop.corpus.digest, own, model, last], default=str).encode()).hexdigest()
+    decided = [shop.corpus.digest, own, model, last]
+    for found in shop.records:
+        stages = sorted(n for n in found.config.stages if n <= number)
+        if stages or not recipe.tokenizer:  # a tokenizer of our own has read them all
+            decided.append([found.digest, stages, found.config.share if stages else 0])
+    return sha256(json.dumps(decided, default=str).encode()).hexdigest()
 
 
 def _finished(shop: Workshop, number: int) -> bool:
@@ -154,12 +163,13 @@ def model_card(shop: Workshop, table: str) -> str:
     """What the model is, what it was made from, and how well it does."""
     experts = "\n".join(f"- {card.name}@{card.version}: {card.task}" for card in shop.cards)
     sizes = ", ".join(f"{len(shop.corpus.split(s))} {s}" for s in ("train", "validation", "test"))
+    records = "".join(f"- Imported set {found.name}: {found.cited}\n" for found in shop.records)
     return (
         f"# fovea-{shop.recipe.domain}\n\nA draft-writing model for {shop.recipe.domain.replace('_', ' ')}. "
         "Research use; not a medical device.\n\n"
         f"- Data: {shop.recipe.data.source}, {sizes} studies, split by patient or place, "
         f"digest {shop.corpus.digest[:16]}\n"
-        f"- Licence: {shop.recipe.licence}\n\n## Experts\n\n{experts}\n\n"
+        f"- Licence: {shop.recipe.licence}\n{records}\n## Experts\n\n{experts}\n\n"
         f"## Evaluation on held-out studies\n\n```\n{table}```\n"
     )
 

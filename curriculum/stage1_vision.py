@@ -11,18 +11,22 @@ import torch
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
+from curriculum.conversation import forged
+from curriculum.data.mix import deal
+from curriculum.data.records import answer
 from curriculum.parts.fit import fit
-from curriculum.workshop import Workshop, pick
+from curriculum.workshop import Workshop
 from models.clip.model import ContrastiveModel
 
 
 def train(shop: Workshop, resume: bool) -> Path:
-    """Train on pictures with freshly worded captions; saves open_clip's layout to stage1/clip."""
+    """Train on pictures with freshly worded captions, and those of sets; saves open_clip's layout to stage1/clip."""
     config, _ = shop.recipe.stage(1)
     torch.manual_seed(shop.recipe.seed)
     clip = shop.recipe.clip
     model = ContrastiveModel.open(clip) if isinstance(clip, str) else ContrastiveModel.build(clip, shop.tokenizer)
     items = {item.id: item for item in shop.corpus.split("train")}
+    decks, shown = shop.decks(1, forged(model.tokenizer)), shop.shown(1)
     seed, loss = shop.recipe.seed, ClipLoss()
     mean, std = (
         torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (model.clip.visual.image_mean, model.clip.visual.image_std)
@@ -30,9 +34,13 @@ def train(shop: Workshop, resume: bool) -> Path:
 
     def objective(wrapped: nn.Module, step: int) -> Mapping[str, Tensor]:
         rng = Random(f"{seed}/stage1/{step}")
-        chosen = [items[name] for name in pick(list(items), seed, step, config.batch or 1)]
-        pixels = torch.from_numpy(np.stack([_shifted(item.picture, rng) for item in chosen]))
-        tokens = model.tokenize([shop.domain.caption(item.study, item.facts, rng) for item in chosen])
+        names, dealt = deal(list(items), decks, seed, step, config.batch or 1)
+        chosen = [items[name] for name in names]
+        told = [Random(f"{seed}/{step}/{name}").choice(records) for name, records in dealt]
+        pictures = [*(item.picture for item in chosen), *(shown[record.images[0]] for record in told)]
+        pixels = torch.from_numpy(np.stack([_shifted(picture, rng) for picture in pictures]))
+        captions = [shop.domain.caption(item.study, item.facts, rng) for item in chosen]
+        tokens = model.tokenize(captions + [answer(record) for record in told])
         device = next(model.parameters()).device
         normal = (pixels.permute(0, 3, 1, 2).float() - mean) / std
         image, text, scale = wrapped(normal.to(device, memory_format=torch.channels_last), tokens.to(device))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from curriculum.conversation import conversations
+from curriculum.conversation import conversations, unfit
 from curriculum.data.dialogues import Writer
 from curriculum.parts.features import FeatureCache, as_pixels
 from curriculum.parts.fit import fit
@@ -25,11 +25,12 @@ def train(shop: Workshop, resume: bool) -> Path:
         tower=recipe.tower or f"openclip:{shop.folder(1) / 'clip'}", factor=recipe.factor, decoder=recipe.decoder
     )
     model = VisionLanguageModel.build(wanted, shop.tokenizer)
-    images: Mapping[str, Tensor] = as_pixels(shop.pictures)
+    decks, pictures = shop.decks(2, unfit(model, config.length or 0)), shop.shown(2)
+    images: Mapping[str, Tensor] = as_pixels(pictures)
     if not any(prefix.startswith("tower") for phase in config.phases or () for prefix in phase.train):
         images = cache = FeatureCache(shop.recipe.out / "features", model)
-        cache.add(shop.pictures)
-    objective = conversations(shop, model, config, shop.writer(False), Writer.captions, images)
+        cache.add(pictures)
+    objective = conversations(shop, model, config, shop.writer(False), Writer.captions, images, decks)
     fit(model, objective, config, shop.folder(2), f"{shop.domain.name}: stage 2, alignment", shop.tracker.log, resume)
     model.save(shop.folder(2) / "model")
     return shop.folder(2)

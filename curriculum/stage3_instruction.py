@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum.conversation import conversations
+from curriculum.conversation import conversations, unfit
 from curriculum.data.dialogues import Writer
 from curriculum.parts.features import FeatureCache
 from curriculum.parts.fit import fit
@@ -17,8 +17,9 @@ def train(shop: Workshop, resume: bool) -> Path:
     config, _ = shop.recipe.stage(3)
     model = VisionLanguageModel.open(shop.folder(2) / "model")
     features = FeatureCache(shop.recipe.out / "features", model)
-    features.add(shop.pictures)
-    objective = conversations(shop, model, config, shop.writer(False), Writer.instructions, features)
+    decks = shop.decks(3, unfit(model, config.length or 0))
+    features.add(shop.shown(3))
+    objective = conversations(shop, model, config, shop.writer(False), Writer.instructions, features, decks)
     fit(model, objective, config, shop.folder(3), f"{shop.domain.name}: stage 3, instruction", shop.tracker.log, resume)
     model.save(shop.folder(3) / "model")
     return shop.folder(3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum.conversation import conversations
+from curriculum.conversation import conversations, unfit
 from curriculum.data.dialogues import Writer
 from curriculum.parts.features import FeatureCache
 from curriculum.parts.fit import fit
@@ -17,8 +17,9 @@ def train(shop: Workshop, resume: bool) -> Path:
     config, _ = shop.recipe.stage(4)
     model = VisionLanguageModel.open(shop.folder(3) / "model")
     features = FeatureCache(shop.recipe.out / "features", model)
-    features.add(shop.pictures | (shop.overlays if shop.recipe.dialogues.overlay else {}))
-    objective = conversations(shop, model, config, shop.writer(True), Writer.consultations, features)
+    decks = shop.decks(4, unfit(model, config.length or 0))
+    features.add(shop.shown(4) | (shop.overlays if shop.recipe.dialogues.overlay else {}))
+    objective = conversations(shop, model, config, shop.writer(True), Writer.consultations, features, decks)
     fit(
         model,
         objective,

@@ -53,7 +53,7 @@ def begin(
     """The first turn: at most `budget` calls of the experts on offer, or already the answer."""
     grammar = CallGrammar(model.tokenizer, all_calls(cards), budget)
     first = [ask(case.opening, case.question) for case in cases]
-    return _generate(model, first, [[case.picture] for case in cases], [case.limit for case in cases], grammar, batch)
+    return generate(model, first, [[case.picture] for case in cases], [case.limit for case in cases], grammar, batch)
 
 
 def conclude(
@@ -72,14 +72,14 @@ def conclude(
         second.append((*ask(cases[i].opening, cases[i].question), say(written[i].text), shown))
         pictures.append([cases[i].picture] + ([] if overlay is None else [overlay]))
     silent = CallGrammar(model.tokenizer, ())
-    answers = _generate(model, second, pictures, [cases[i].limit for i in done], silent, batch)
+    answers = generate(model, second, pictures, [cases[i].limit for i in done], silent, batch)
     final = dict(enumerate(written)) | dict(zip(done, answers, strict=True))
     return [
         _answer(case.question, final[i], done[i][0] if i in done else [], vocabulary) for i, case in enumerate(cases)
     ]
 
 
-def _generate(
+def generate(
     model: VisionLanguageModel,
     conversations: Sequence[tuple[Message, ...]],
     pictures: Sequence[Sequence[Tensor]],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from curriculum.data.corpus import Corpus, prepare
 from curriculum.data.dialogues import Writer
 from curriculum.data.findings import Findings, consult, true_overlays
+from curriculum.data.mix import Deck
+from curriculum.data.records import RecordSet, open_sets
 from curriculum.prompts import ALONE, DESCRIBE, DOUBT, FAILED, UNMEASURED
 from curriculum.recipe import Recipe
 from curriculum.tracking import Tracker
@@ -19,12 +21,15 @@ from experts.cache import FindingsCache
 from fovea import registry
 from fovea.contracts import Domain, Expert
 from fovea.errors import ConfigError
-from fovea.types import Bytes, ExpertCard
+from fovea.types import Bytes, ExpertCard, Record
 from fovea.verbal import describe_call, describe_card
 from models.text.tokenizer import load_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_TEXTS = 10_000
+"""About how many records of a set the tokenizer is trained on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +77,32 @@ class Workshop:
         return {f"picture/{item.id}": item.picture for item in self.corpus.items}
 
     @cached_property
+    def records(self) -> tuple[RecordSet, ...]:
+        """The imported sets that are mixed in."""
+        return open_sets(self.recipe, self.domain, self.corpus)
+
+    def mixed(self, stage: int) -> list[RecordSet]:
+        """Those of a stage."""
+        return [found for found in self.records if stage in found.config.stages]
+
+    def shown(self, stage: int) -> dict[str, Bytes]:
+        """The pictures of all studies, and those of the sets that a stage trains on."""
+        return self.pictures | {
+            name: found.pictures[name]
+            for found in self.mixed(stage)
+            for example in found.of(stage)
+            for name in example.record.images
+        }
+
+    def decks(self, stage: int, fault: Callable[[Record], str]) -> list[Deck]:
+        """What a stage draws from its sets, without the records that have a fault (its reason, or "")."""
+        decks = []
+        for found in self.mixed(stage):
+            records = [example.record for example in found.fitting(stage, fault)]
+            decks.append(Deck.of(found.name, found.config.share, records))
+        return decks
+
+    @cached_property
     def overlays(self) -> dict[str, Bytes]:
         """Pictures with the experts' findings and with the true ones drawn, by their names in records."""
         true = true_overlays(self.domain, self.corpus)
@@ -85,8 +116,10 @@ class Workshop:
         if self.recipe.tokenizer:
             return load_tokenizer(self.recipe.tokenizer)
         folder = self.recipe.out / "tokenizer"
-        if not (folder / "tokenizer.json").exists():
+        note, wanted = folder / "recipe.txt", " ".join([str(self.recipe.vocabulary), *(r.digest for r in self.records)])
+        if not note.exists() or note.read_text() != wanted:
             train_tokenizer(self._texts(), self.recipe.vocabulary).save_pretrained(folder)
+            note.write_text(wanted)
         return load_tokenizer(folder)
 
     def _texts(self) -> list[str]:
@@ -99,6 +132,10 @@ class Workshop:
             texts += [question.text for question in questions]
             texts += [self.domain.answer(question, item.facts).text for question in questions]
             texts += [describe_call(self.findings.call(item.id, card.name, "all")) for card in self.cards]
+        for found in self.records:
+            taught = [example.record for example in found.examples if example.split == "train"]
+            for record in taught[:: max(1, len(taught) // _TEXTS)]:
+                texts += [part.text for message in record.messages for part in message.parts if part.image is None]
         return texts
 
     def writer(self, with_experts: bool) -> Writer:
@@ -114,14 +151,3 @@ class Workshop:
         values = ", ".join(f"{key}={value}" for key, value in taken.items() if key != "phases")
         source = f"stage {stage - 1}" if stage > 1 else "the defaults"
         return f"stage {stage} inherits from {source}: {values or 'nothing'}"
-
-
-def pick(names: Sequence[str], seed: int, step: int, n: int) -> list[str]:
-    """Which studies a step uses: every one once before any comes again, in an order that seed and step decide."""
-    chosen: list[str] = []
-    at = step * n
-    while len(chosen) < n:
-        epoch, place = divmod(at + len(chosen), len(names))
-        order = Random(f"{seed}/{epoch}").sample(names, len(names))
-        chosen += order[place : place + n - len(chosen)]
-    return chosen

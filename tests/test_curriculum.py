@@ -13,12 +13,13 @@ from curriculum.assistant import Assistant
 from curriculum.conversation import conversations
 from curriculum.data.dialogues import Writer, contradicts, draw, oracle
 from curriculum.data.findings import claimed
+from curriculum.data.mix import pick
 from curriculum.parts.features import FeatureCache
 from curriculum.prompts import DOUBT, FAILED, UNMEASURED, route
 from curriculum.recipe import Recipe
 from curriculum.run import train
 from curriculum.tracking import Tracker
-from curriculum.workshop import Workshop, pick
+from curriculum.workshop import Workshop
 from fovea.config import load
 from fovea.errors import ConfigError, ModelError
 from fovea.types import ExpertCard, Question
@@ -199,7 +200,7 @@ def test_studies_without_questions_are_passed_over(shop, monkeypatch):
 
 def test_every_study_is_used_once_before_any_comes_again():
     names = [str(n) for n in range(10)]
-    drawn = [name for step in range(5) for name in pick(names, 0, step, 4)]
+    drawn = [name for step in range(5) for name in pick(names, 0, 4 * step, 4)]
     assert sorted(drawn[:10]) == sorted(names)
     assert sorted(drawn[10:]) == sorted(names)
     assert drawn[:10] != drawn[10:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -69,7 +69,7 @@ class Corpus:
 def prepare(recipe: Recipe, domain: Domain) -> Corpus:
     """Make or import the samples if that is not done yet, and read them; a changed data recipe makes them anew."""
     folder = recipe.out / "data"
-    wanted = f"{recipe.data.model_dump_json()} {recipe.seed} {recipe.image_size} {recipe.domain}"
+    wanted = f"{recipe.data.model_dump_json(exclude={'records'})} {recipe.seed} {recipe.image_size} {recipe.domain}"
     index = folder / "index.json"
     if not index.exists() or json.loads(index.read_text())["recipe"] != wanted:
         shutil.rmtree(folder, ignore_errors=True)
@@ -163,12 +163,17 @@ def _study(header: dict[str, Any], path: str, domain: Domain) -> Study:
 
 def divide(items: Sequence[Item], recipe: Recipe) -> list[Item]:
     """Whole groups to each split, in an order that only the seed decides."""
-    groups = sorted({item.group for item in items})
+    place = places((item.group for item in items), recipe)
+    return [replace(item, split=place[item.group]) for item in items]
+
+
+def places(given: Iterable[str], recipe: Recipe) -> dict[str, Split]:
+    """The split of each group, by the recipe's shares and its seed."""
+    groups = sorted(set(given))
     Random(recipe.seed).shuffle(groups)
     tested = round(len(groups) * recipe.data.test)
     held = round(len(groups) * recipe.data.validation)
-    place: dict[str, Split] = {
+    return {
         group: "test" if i < tested else "validation" if i < tested + held else "train"
         for i, group in enumerate(groups)
     }
-    return [replace(item, split=place[item.group]) for item in items]

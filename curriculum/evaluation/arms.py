@@ -13,7 +13,8 @@ from torch import Tensor
 from curriculum.data.corpus import Item
 from curriculum.data.dialogues import draw, oracle
 from curriculum.data.findings import claimed
-from curriculum.evaluation.baselines import MAJORITY, PROBE, baselines
+from curriculum.evaluation import imported
+from curriculum.evaluation.baselines import BLIND, MAJORITY, PROBE, baselines
 from curriculum.evaluation.grading import grade, refused
 from curriculum.evaluation.table import Row, Score, belongs, difference, show, tabulate, write_csv
 from curriculum.parts.features import FeatureCache
@@ -25,7 +26,6 @@ from curriculum.workshop import Workshop
 from fovea.types import Call, ExpertCard, Question, Reply
 from models.vlm.model import VisionLanguageModel
 
-BLIND = "blind"
 CONSULTING = ("expert", "shuffled", "oracle")
 STAGE3, STAGE4 = ("none", BLIND), ("none", *CONSULTING, BLIND)
 GAINS = (
@@ -90,6 +90,7 @@ def evaluate(recipe: Recipe) -> list[Row]:
             shop.tracker.log({f"stage{row.stage}_{row.arm}_{row.kind}": row.accuracy})
         for name in ("evaluation.csv", "differences.csv"):
             shop.tracker.artifact(recipe.out / name)
+        imported.evaluate_sets(shop)
     return rows
 
 

@@ -20,7 +20,7 @@ from fovea.types import Kind, Question, Reply
 from fovea.verbal import number
 from models.vlm.towers import build_tower
 
-MAJORITY, PROBE = "majority", "linear_probe"
+MAJORITY, PROBE, BLIND = "majority", "linear_probe", "blind"
 Vector = NDArray[np.float32]
 Slot = tuple[Kind, str, str]
 _DRAWS = 3

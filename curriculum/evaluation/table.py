@@ -86,8 +86,8 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
         writer.writerows([[f"{v:.4f}" if isinstance(v, float) else v for v in astuple(row)] for row in rows])
 
 
-def show(title: str, rows: Sequence[Row], notes: Mapping[str, str]) -> None:
-    """Print the arms as rows and the kinds as columns, in percent; the sums with their interval."""
+def show(title: str, rows: Sequence[Row], notes: Mapping[str, str], bounded: bool = False) -> None:
+    """Print the arms as rows and the kinds as columns, in percent; the sums with their interval, or `bounded` all."""
     last = ("measuring", "other", "all")
     named = {row.kind for row in rows}
     kinds = [*sorted(named - set(last)), *(kind for kind in last if kind in named)]
@@ -96,7 +96,7 @@ def show(title: str, rows: Sequence[Row], notes: Mapping[str, str]) -> None:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for stage, arm in dict.fromkeys((row.stage, row.arm) for row in rows):
         cells = {row.kind: row for row in rows if (row.stage, row.arm) == (stage, arm)}
-        table.add_row(str(stage), arm, *(_cell(cells.get(kind), kind in last) for kind in kinds))
+        table.add_row(str(stage), arm, *(_cell(cells.get(kind), bounded or kind in last) for kind in kinds))
     console = Console(width=max(140, Console().width))
     console.print(table)
     for name, text in notes.items():
