@@ -36,7 +36,7 @@ class Radiology:
         return reader.load(path, window)
 
     def findings(self, paths: Path | Sequence[Path], study: Study, source: Sequence[Path] = ()) -> tuple[Finding, ...]:
-        """What DICOM SEG, SR and RTSTRUCT files say of a study: see `domains.radiology.findings`."""
+        """What DICOM SEG, SR, RTSTRUCT and overlay planes say of a study: see `domains.radiology.findings`."""
         from domains.radiology.findings import findings
 
         return findings(paths, study, source)

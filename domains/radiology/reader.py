@@ -30,8 +30,8 @@ def studies(path: Path) -> list[tuple[Path, ...]]:
     """The studies in a file or folder, in the order of their first file: a DICOM series, or one file of another kind.
 
     A picture does not tell what it shows: in a folder grey ones are taken, named by itself any is. Files that no reader
-    knows are left out; broken or refused ones are kept, so that `load` can say why. The DICOMDIR
-    of a medium stands for the files that it lists, an archive with DICOM in it for the study that it has to hold.
+    knows are left out; broken or refused ones are kept, so that `load` can say why. The DICOMDIR of a medium stands for
+    the files that it lists, an archive with DICOM in it for the study that it has to hold.
     """
     return [files for _, files in _studies(path)]
 
@@ -73,13 +73,13 @@ def load(
 ) -> Study:
     """Read one study: a file, the files of one series, or a folder that holds one study.
 
-    `modality` says what a picture or volume shows where it is known and the file does not tell; otherwise a picture
-    counts as a radiograph (made grey if it is not), and a volume as what its JSON sidecar or its name after BIDS says,
-    else as CT or MR by its values; of volumes `meta["modality_from"]` is then "caller", "sidecar", "file name" or, for
-    the guess, "values". With `single_slices` each
-    slice of a DICOM series is an image by itself, and the series need not make a volume; frames whose geometry cannot
-    be read are pictures then. With `overlays` a DICOM image that has overlay planes, which may show names, is followed
-    by an image "overlay" of them. Raises leaves of InputError; pixels are read when asked for, under the same family.
+    `modality` says what a picture or volume shows where it is known and the file does not tell. Else a picture counts
+    as a radiograph (made grey if it is not), and a volume as what its JSON sidecar or its name after BIDS says, or as
+    CT or MR by its values: `meta["modality_from"]` is "caller", "sidecar", "file name" or, for that guess, "values".
+    With `single_slices` each slice of a DICOM series is an image by itself, the series need not make a volume, and
+    frames whose geometry cannot be read are pictures. With `overlays` a DICOM image that has overlay planes, which may
+    show names, is followed by an image "overlay" of them. Raises leaves of InputError; pixels are read when asked for,
+    under the same family.
     """
     if isinstance(path, Path) and (path.is_dir() or dicomdir.is_dicomdir(path)):
         kind, paths = _one_study(path)
