@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from random import Random
+
+import numpy as np
+
+from fovea.errors import InputError
+from fovea.types import Image
 
 _EXTREME = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 
@@ -20,6 +26,18 @@ def mutate(data: bytes, random: Random, others: Sequence[bytes] = (), protect: i
             break
         _damage(changed, random, others, protect)
     return bytes(changed)
+
+
+def check_damaged(path: Path, read: Callable[[Path], Iterable[Image]], times: int, protect: int = 0) -> None:
+    """Damage a file so many times: each copy has to give images of finite values, or an InputError."""
+    whole = path.read_bytes()
+    for seed in range(times):
+        path.write_bytes(mutate(whole, Random(seed), protect=protect))
+        try:
+            for image in read(path):
+                assert np.isfinite(image.pixels).all()
+        except InputError:
+            continue
 
 
 def _damage(data: bytearray, random: Random, others: Sequence[bytes], protect: int) -> None:

@@ -110,11 +110,11 @@ class _Values:
 
 @contextmanager
 def _converted(found: str) -> Iterator[None]:
-    from nibabel.brikhead import AFNIHeaderError, AFNIImageError
+    from nibabel.freesurfer.mghformat import MGHError
     from nibabel.minc1 import MincError
     from nibabel.parrec import PARRECError
 
-    with foreign(f"{found or 'a'} file", AFNIHeaderError, AFNIImageError, MincError, PARRECError, *NIBABEL):
+    with foreign(f"{found or 'a'} file", MGHError, MincError, PARRECError, *NIBABEL):
         yield
 
 
