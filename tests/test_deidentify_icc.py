@@ -38,6 +38,12 @@ def profile(more=None):
     return bytes(found)
 
 
+def named():
+    """A profile whose class and colour spaces are a name."""
+    data = profile()
+    return data[:12] + b"DOE JANE, R7" + data[24:]
+
+
 def colours(data):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8))
     given = ImageCms.ImageCmsProfile(BytesIO(data))
@@ -82,7 +88,9 @@ def test_the_texts_are_those_of_the_version(version):
     assert (opened.profile_description, opened.copyright) == ("A profile", "None")
 
 
-@pytest.mark.parametrize("data", [b"", b"DOE JANE", profile()[:200], bytes(4000), profile()[:128] + b"\xff" * 400])
+@pytest.mark.parametrize(
+    "data", [b"", b"DOE JANE", profile()[:200], bytes(4000), profile()[:128] + b"\xff" * 400, named()]
+)
 def test_what_is_no_profile_goes(data):
     assert without_texts(data) is None
 
