@@ -70,10 +70,10 @@ def findings(paths: Path | Sequence[Path], study: Study, source: Sequence[Path] 
     found: list[Finding] = []
     for path, object_ in sorted(told, key=lambda item: item[1].format != "seg"):
         dicom_source.check(object_, known)
-        overlay = object_.format == "overlay"
-        places = _places(path, study) if overlay else range(len(study.images))
+        overlay, digest = object_.format == "overlay", file_hash(path)
+        places = _places(digest, study) if overlay else range(len(study.images))
         index, drawn = _drawn(object_, study, places, dicom_source.sources([path]) if overlay else known)
-        origin = Origin(f"dicom-{object_.format}", file_hash(path)[:12], study.digest)
+        origin = Origin(f"dicom-{object_.format}", digest[:12], study.digest)
         for item, mask in drawn:
             image = index
             if item.refers in masks and not mask.any():
@@ -100,13 +100,13 @@ def _read(path: Path) -> Annotations:
     return _READERS[kind](path)
 
 
-def _places(path: Path, study: Study) -> Sequence[int]:
-    """The images of a study that a file of it may show: of files that have an image each, the one."""
+def _places(digest: str, study: Study) -> Sequence[int]:
+    """The images of a study that its file of that digest may show: of files that have an image each, the one."""
     images = [index for index, image in enumerate(study.images) if image.channels[0] != dicom_overlays.CHANNEL]
     hashes = list(study.source.hashes)
-    if file_hash(path) not in hashes:
+    if digest not in hashes:
         raise InputError("overlays of another image", "a file that the study was loaded from", "Load that image.")
-    return [images[hashes.index(file_hash(path))]] if len(images) == len(hashes) else images
+    return [images[hashes.index(digest)]] if len(images) == len(hashes) else images
 
 
 def _drawn(
