@@ -70,10 +70,11 @@ def read(
     """One raster, whose pixels are read when asked for.
 
     `nodata` (one number, or one a band) or `mask` (a TIFF whose first band is 0 where there is no data) replace what
-    the file says of validity. `meta` has "modality" (one of `bands.MODALITIES`) and, where known, "sensor", "date" and
-    "geometry". Raises UnsupportedError for other formats and complex numbers, GeometryError for a position that
-    neither a transform nor control points give, LimitError for too many bands or too large blocks, InputError for a
-    broken file. Later reads raise LimitError above `limit` bytes.
+    the file says of validity. With `power` the values are the squares of the numbers, unscaled, and a raster of control
+    points stays in its own rows and columns. `meta` has "modality" (one of `bands.MODALITIES`) and, where known,
+    "sensor", "date" and "geometry". Raises UnsupportedError for other formats and complex numbers, GeometryError for a
+    position that neither a transform nor control points give, LimitError for too many bands or too large blocks,
+    InputError for a broken file. Later reads raise LimitError above `limit` bytes.
     """
     driver = _driver(path)
     if not driver:
