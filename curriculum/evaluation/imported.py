@@ -11,6 +11,7 @@ from random import Random
 from typing import Literal
 
 import numpy as np
+import torch
 
 from curriculum.conversation import forged
 from curriculum.data.records import Example, RecordSet
@@ -99,11 +100,10 @@ def _box(text: str) -> tuple[float, ...]:
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union."""
-    width, height = (min(one[k + 2], other[k + 2]) - max(one[k], other[k]) for k in (0, 1))
-    both = max(0.0, width) * max(0.0, height)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return both / (sum(areas) - both) if both else 0.0
+    """Intersection over union; NaN of two boxes without an area."""
+    from torchvision.ops import box_iou  # type: ignore[import-untyped]
+
+    return float(box_iou(torch.tensor([one]), torch.tensor([other])))
 
 
 def evaluate_sets(shop: Workshop) -> list[Row]:
