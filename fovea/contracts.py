@@ -74,6 +74,25 @@ class Domain(Protocol):
 
 
 @runtime_checkable
+class Writer(Protocol):
+    """A domain that also writes what was found as files for the systems of its trade: a PACS, a GIS, a record."""
+
+    outputs: tuple[str, ...]
+    """What it writes, such as "dicom-seg", "fhir" or "cog"."""
+
+    def write(
+        self, report: Report, source: Path | Sequence[Path], folder: Path, outputs: Sequence[str] = ()
+    ) -> tuple[Path, ...]:
+        """Write the named outputs (all that the findings allow where none is named), each file whole or not at all.
+
+        `source` are the files from which the report's study was loaded: references and the patient's identity come
+        from there, and go nowhere else. Names and UIDs derive from the content, so that the same report gives the same
+        files. Raises UnsupportedError for an output that is not there or does not suit the study.
+        """
+        ...
+
+
+@runtime_checkable
 class Expert(Protocol):
     """A network, or anything else, that measures."""
 

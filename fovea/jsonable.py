@@ -10,19 +10,18 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 import numpy as np
 
 from fovea.errors import InputError
-from fovea.types import Box, Mask, OrientedBox, Polygon
+from fovea.types import Bools, Box, Mask, OrientedBox, Patch, Polygon
 
 T = TypeVar("T")
-_TAGGED = {kind.__name__: kind for kind in (Mask, Box, OrientedBox, Polygon)}
+_TAGGED = {kind.__name__: kind for kind in (Mask, Patch, Box, OrientedBox, Polygon)}
 
 
 def to_json(value: Any) -> Any:
     """Plain dicts, lists and scalars; a mask becomes its shape and run lengths, starting with False."""
     if isinstance(value, Mask):
-        flat = value.data.ravel()
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], flat.view(np.uint8), [0]))))
-        bounds = np.concatenate(([0], edges, [flat.size]))
-        return {"region": "Mask", "shape": list(value.data.shape), "runs": np.diff(bounds).tolist()}
+        return {"region": "Mask", **_runs(value.data)}
+    if isinstance(value, Patch):
+        return {"region": "Patch", "start": list(value.start), **_runs(value.data)}
     if is_dataclass(value) and not isinstance(value, type):
         tag = {"region": type(value).__name__} if type(value) in _TAGGED.values() else {}
         return tag | {item.name: to_json(getattr(value, item.name)) for item in fields(value)}
@@ -65,10 +64,25 @@ def _decode(kind: Any, data: Any) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         return {key: _decode(arguments[1], item) for key, item in data.items()}
     if kind is Mask:
-        runs = np.array(data["runs"], int)
-        flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-        return Mask(flat.reshape(data["shape"]))
+        return Mask(_bits(data))
+    if kind is Patch:
+        start, row, column = data["start"]
+        return Patch((start, row, column), _bits(data))
     if is_dataclass(kind):
         hints = get_type_hints(kind)
         return cast(Any, kind)(**{key: _decode(hints[key], value) for key, value in data.items()})
     return float(data) if kind is float else data
+
+
+def _runs(mask: Bools) -> dict[str, Any]:
+    """The shape of a mask, and the lengths of its runs, False first."""
+    flat = mask.ravel()
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], flat.view(np.uint8), [0]))))
+    bounds = np.concatenate(([0], edges, [flat.size]))
+    return {"shape": list(mask.shape), "runs": np.diff(bounds).tolist()}
+
+
+def _bits(data: Mapping[str, Any]) -> Bools:
+    runs = np.array(data["runs"], int)
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return flat.reshape(data["shape"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fovea.errors import InputError
 from fovea.image import DETECTOR as DETECTOR
@@ -108,6 +108,14 @@ class Polygon:
 Region = Mask | Box | OrientedBox | Polygon
 
 
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A mask cut to its extent: bool (slice, row, column), and the index of its first pixel on the image's grid."""
+
+    start: tuple[int, int, int]
+    data: Bools
+
+
 @dataclass(frozen=True)
 class Measure:
     """A measured value with its unit (UCUM: "mm", "cm2", "mL", "m2", "ha", "deg", "1") and, where known, its
@@ -132,12 +140,23 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False)
+class Instance:
+    """One of the objects that a finding covers: its place, its own probability in [0, 1], and what it measures."""
+
+    region: Patch | Box | OrientedBox | Polygon
+    score: float
+    measures: tuple[Measure, ...] = ()
+    location: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Finding:
     """One measured claim about one label of the vocabulary.
 
     `present` is the decision at the operating threshold, `score` the calibrated probability in [0, 1];
     `location` is a closed word ("left", "right", "both", "north-east"); a region and the measures cover
-    all instances of the label, `count` among them.
+    all instances of the label, `count` among them. `instances` are told apart by experts that can, the most
+    important one first.
     """
 
     label: str
@@ -150,6 +169,7 @@ class Finding:
     region: Region | None = None
     image: int = 0
     slices: Span | None = None
+    instances: tuple[Instance, ...] = ()
 
     def measure(self, name: str) -> Measure | None:
         """The measure of that name, if there is one."""
@@ -371,6 +391,22 @@ class Picture:
 
     pixels: Bytes
     panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """A part of a classified raster: its half-open rows and columns, and for each pixel the class and how sure it is.
+
+    `classes` uint8 (row, column): 0 is none of the labels, n the n-th label, `Strip.NODATA` no data; `confidence`
+    float32 (row, column) in [0, 1], the probability of that class, NaN where there is no data.
+    """
+
+    NODATA: ClassVar[int] = 255
+
+    rows: Span
+    columns: Span
+    classes: Bytes
+    confidence: Floats
 
 
 @dataclass(frozen=True)

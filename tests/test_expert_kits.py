@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from curriculum.recipe import Recipe
-from experts.segmentation import rivals, segmentation_loss, times
+from experts.segmentation import rivals
+from experts.segmentation_training import segmentation_loss, times
 from experts.settings import ExpertConfig
 from fovea import config, registry
 from fovea.testing import ExpertContract

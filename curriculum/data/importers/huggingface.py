@@ -81,7 +81,7 @@ def _rows(source: SourceFolder, name: str) -> Iterator[Row]:
 
 def _columns(source: SourceFolder, name: str, arrow: bool) -> list[str]:
     try:
-        from pyarrow import ipc, parquet  # type: ignore[import-untyped]
+        from pyarrow import ipc, parquet
     except ModuleNotFoundError as error:
         raise PluginError("these tables need pyarrow", remedy="Install pyarrow.") from error
     with foreign("a table"):

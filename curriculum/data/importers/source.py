@@ -218,7 +218,7 @@ class SourceFolder:
     def parquet(self, name: str, columns: Sequence[str]) -> Iterator[Row]:
         """Rows of a Parquet file, in small batches. `line` counts rows from 1."""
         try:
-            from pyarrow import parquet  # type: ignore[import-untyped]
+            from pyarrow import parquet
         except ModuleNotFoundError as error:
             raise PluginError("Parquet needs pyarrow", remedy="Install pyarrow.") from error
         with foreign("a Parquet file"):
