@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pyproj import CRS, Geod, Transformer
 
 from experts import measure
-from experts.ground import pixel_areas
-from fovea.errors import GeometryError
-from fovea.types import DETECTOR, LPS, Grid
+from experts.ground import areas, weigh
+from fovea.errors import GeometryError, InputError
+from fovea.types import DETECTOR, LPS, Grid, Strip
 
 WGS84 = Geod(ellps="WGS84")
 
@@ -170,16 +170,16 @@ def test_the_area_of_a_box_in_degrees_is_the_geodesic_polygons(latitude, longitu
 
 def test_the_area_in_a_projection_is_the_affines_but_for_its_scale():
     """UTM's scale is 0.9996 on the central meridian, so that a 10 m pixel covers 100 / 0.9996² m2."""
-    assert pixel_areas(scene(3, 3, 10.0)) == pytest.approx(np.full(3, 100 / 0.9996**2), rel=1e-6)
+    assert areas(scene(3, 3, 10.0), (0, 3), (0, 3)) == pytest.approx(np.full((3, 3), 100 / 0.9996**2), rel=1e-6)
 
 
 def test_a_reference_system_without_a_datum_is_refused():
     local = 'LOCAL_CS["site",UNIT["metre",1]]'
     with pytest.raises(GeometryError):
-        pixel_areas(scene(3, 3, 10.0, local))
+        areas(scene(3, 3, 10.0, local), (0, 3), (0, 3))
 
 
-@pytest.mark.parametrize("name", ["area_cm2", "area_m2", "area_ha", "volume", "longest_diameter", "length", "bearing"])
+@pytest.mark.parametrize("name", sorted(set(measure.MEASURES) - {"count", "fraction"}))
 def test_pixels_without_a_size_give_no_physical_measure(name):
     grid = Grid.plain(8, 8)
     assert measure.MEASURES[name](np.ones(grid.shape, bool), grid, measure.PLAIN) is None
@@ -193,6 +193,9 @@ def test_pixels_without_a_size_give_no_physical_measure(name):
         ("area_cm2", patient((4, 8, 8))),
         ("volume", patient((1, 8, 8))),
         ("longest_diameter", scene(8, 8)),
+        ("short_axis", scene(8, 8)),
+        ("longest_diameter_3d", patient((1, 8, 8))),
+        ("key_slice", patient((1, 8, 8))),
         ("length", patient((1, 8, 8))),
     ],
 )
@@ -289,3 +292,89 @@ def test_the_quadrant_goes_by_the_map(turn):
     mask = np.zeros((1, 40, 40), bool)
     mask[0, 3, 30] = True
     assert measure.quadrant(mask, Grid.plain(40, 40)) == "north-east"
+
+
+def test_values_are_those_of_the_valid_pixels_in_units_of_ucum():
+    rng, grid = np.random.default_rng(0), patient((3, 20, 20))
+    pixels = rng.normal(40, 10, grid.shape).astype(np.float32)
+    mask, valid = rng.random(grid.shape) < 0.5, rng.random(grid.shape) < 0.9
+    pixels[~valid] = 999
+    inside = pixels[mask & valid].astype(float)
+    context = measure.Context(valid=valid, pixels=pixels, unit="HU")
+    expected = {
+        "mean": inside.mean(), "standard_deviation": inside.std(), "median": np.median(inside),
+        "p10": np.percentile(inside, 10), "p90": np.percentile(inside, 90),
+    }  # fmt: skip
+    for name, value in expected.items():
+        found = measure.MEASURES[name](mask, grid, context)
+        assert (found.name, found.unit, found.uncertainty) == (name, "[hnsf'U]", None)
+        assert found.value == pytest.approx(value)
+    assert measure.mean(mask, grid, measure.Context(pixels=pixels, unit="digital number")) is None
+    assert measure.mean(mask & ~valid, grid, context) is None
+    edge = np.linspace(0, 1, 400, dtype=np.float32).reshape(1, 20, 20)  # brighter where it is surer
+    sure = measure.Context(pixels=100 * edge, unit="HU", probabilities=edge)
+    assert measure.mean(edge >= 0.5, patient((1, 20, 20)), sure).uncertainty == pytest.approx(1.48 * 12.5, rel=0.05)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4))
+@settings(max_examples=10, deadline=None)
+def test_a_change_matrix_adds_up_to_both_maps(seed, n):
+    rng, grid = np.random.default_rng(seed), scene(30, 40, 1000.0, "EPSG:3413", 1e6, -1e6, 20.0)
+    before, after = rng.integers(0, n + 1, (2, 30, 40)).astype(np.uint8)
+    changes = measure.change_matrix(before, after, grid, n)
+    assert changes.unit == "ha"
+    pixel = measure.area_ha((before == 1)[None] & (after == 0)[None], grid).value
+    assert changes.areas[1, 0] == pytest.approx(pixel)
+    for classes, totals in ((before, changes.before), (after, changes.after)):
+        told = measure.class_areas(classes, grid, n)
+        assert [area.value for area, _ in told] == pytest.approx(totals)
+        assert sum(share.value for _, share in told) == pytest.approx(1)
+    assert changes.gained - changes.lost == pytest.approx(changes.after - changes.before)
+    same = measure.change_matrix(before, before, grid, n)
+    assert (same.gained == 0).all()
+    after[:15] = Strip.NODATA
+    known = np.zeros(grid.shape, bool)
+    known[:, 15:] = True
+    assert measure.change_matrix(before, after, grid, n).areas.sum() == pytest.approx(weigh(known, grid) / 1e4)
+
+
+def test_class_maps_of_a_volume_are_in_ml_and_wrong_ones_are_refused():
+    grid = patient((2, 4, 5), (3.0, 0.5, 0.5))
+    classes = np.ones(grid.shape, np.uint8)
+    (nothing, _), (volume, share) = measure.class_areas(classes, grid, 1)
+    assert (nothing.value, volume.name, volume.unit, share.value) == (0, "volume", "mL", 1)
+    assert volume.value == pytest.approx(40 * 0.75 / 1000)
+    for wrong in (classes[:, :3], classes * 7):
+        with pytest.raises(InputError):
+            measure.change_matrix(classes, wrong, grid, 1)
+
+
+def test_within_names_the_smallest_structure_that_holds_the_mask():
+    mask, lung, lobe, other = np.zeros((4, 3, 20, 20), bool)
+    lung[:, :, :10], lobe[:, :10, :10], other[:, :, 10:] = True, True, True
+    mask[1, 2:8, 2:8] = True
+    structures = {"lung": lung, "lobe": lobe, "other": other}
+    assert measure.within(mask, structures) == "lobe"
+    mask[1, 2:8, 8:15] = True
+    assert measure.within(mask, structures) == "lobe"
+    mask[1, 12:18, 2:8] = True
+    assert measure.within(mask, structures) == "lung"
+    mask[1:] = lobe[1:]
+    mask[1, 10, 0] = True
+    assert measure.within(mask, structures) == "lobe", "but for one pixel of two hundred"
+    assert measure.within(mask, {"other": other}) == measure.within(mask & False, structures) == ""
+
+
+@pytest.mark.parametrize("frame", [LPS, DETECTOR])
+def test_the_zone_is_told_from_the_apex_down(frame):
+    """In a patient z runs to the head, on a detector y to the feet."""
+    grid = patient((30, 8, 8) if frame == LPS else (1, 30, 8), frame=frame)
+    lungs, mask = np.ones(grid.shape, bool), np.zeros(grid.shape, bool)
+    line = mask if frame == LPS else mask[0]
+    names = []
+    for place in (2, 15, 27):
+        mask[:] = False
+        line[place] = True
+        names.append(measure.zone(mask, lungs, grid))
+    assert names == (["lower", "middle", "upper"] if frame == LPS else ["upper", "middle", "lower"])
+    assert measure.zone(mask, lungs & False, grid) == ""
