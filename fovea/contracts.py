@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from fovea.types import (
     ExpertCard,
@@ -81,13 +81,19 @@ class Writer(Protocol):
     """What it writes, such as "dicom-seg", "fhir" or "cog"."""
 
     def write(
-        self, report: Report, source: Path | Sequence[Path], folder: Path, outputs: Sequence[str] = ()
+        self,
+        report: Report,
+        source: Path | Sequence[Path],
+        folder: Path,
+        outputs: Sequence[str] = (),
+        models: Sequence[Mapping[str, Any]] = (),
     ) -> tuple[Path, ...]:
         """Write the named outputs (all that the findings allow where none is named), each file whole or not at all.
 
         `source` are the files from which the report's study was loaded: references and the patient's identity come
-        from there, and go nowhere else. Names and UIDs derive from the content, so that the same report gives the same
-        files. Raises UnsupportedError for an output that is not there or does not suit the study.
+        from there, and go nowhere else. `models` are STAC items (MLM extension) of what made the findings, for outputs
+        that name them. Names and UIDs derive from the content, so that the same report gives the same files. Raises
+        UnsupportedError for an output that is not there or does not suit the study.
         """
         ...
 

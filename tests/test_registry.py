@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from fovea import registry
@@ -59,6 +62,47 @@ def test_a_missing_package_is_listed_with_what_to_install(install):
     assert not registry.plugins("fovea.experts")["segmentation"].lacks
     with pytest.raises(PluginError, match="antenna_toolbox"):
         registry.expert_kind("radar")
+
+
+_NEEDY = """
+from __future__ import annotations
+import json, {inner}
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import only_for_types
+try:
+    import nice_to_have
+except ImportError:
+    nice_to_have = None
+def make():
+    try:
+        import needed_when_opened
+    except ImportError as error:
+        raise RuntimeError("no") from error
+raise SystemExit("a listing runs nothing")
+"""
+
+
+def test_a_listing_says_what_is_lacking_and_runs_nothing(install):
+    install("five", "fovea.experts", {"sonar": "sonar_five:make"}, sonar_five=_NEEDY.format(inner="csv"))
+    install("six", "fovea.experts", {"lidar": "lidar_six:make"}, lidar_six=_NEEDY.format(inner="point_toolbox.core"))
+    install("seven", "fovea.experts", {"gone": "gone_seven:make"})
+    listed = registry.listed("fovea.experts")
+    assert listed["sonar"].lacks == "needs needed_when_opened: install it beside five"
+    assert listed["lidar"].lacks == "needs point_toolbox: install it beside six"
+    assert listed["gone"].lacks == "needs gone_seven: install it beside seven"
+    assert listed["segmentation"] == registry.Plugin("segmentation", "fovea")
+
+
+def test_a_package_that_a_kind_needs_is_missed_without_loading_it():
+    code = (
+        "import sys; from importlib import util; find = util.find_spec; from fovea import registry\n"
+        "registry.find_spec = lambda name: None if name in ('torchxrayvision', 'mcp') else find(name)\n"
+        "print(*(n for n, p in registry.listed('fovea.experts').items() if p.lacks))\n"
+        "print(*(name for name in ('torch', 'monai', 'experts', 'numpy.random') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "mcp torchxrayvision\n\n"
 
 
 def test_an_unknown_name_is_told_with_the_nearest():
