@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from pydicom import dcmread
@@ -14,6 +15,7 @@ from pydicom.filereader import read_file_meta_info
 
 from domains.formats.content import check_size, file_hash, foreign
 from domains.formats.dicom import overlays as dicom_overlays
+from domains.formats.dicom import own
 from domains.formats.dicom import rtstruct as dicom_rtstruct
 from domains.formats.dicom import seg as dicom_seg
 from domains.formats.dicom import source as dicom_source
@@ -21,7 +23,7 @@ from domains.formats.dicom import sr as dicom_sr
 from domains.formats.dicom.annotation import Annotation, Annotations, paint
 from domains.radiology.vocabulary import TERMS, VOCABULARY
 from fovea.errors import GeometryError, InputError, UnsupportedError
-from fovea.types import DETECTOR, LPS, Bools, Code, Finding, Grid, Mask, Measure, Origin, Study
+from fovea.types import DETECTOR, LPS, Bools, Code, Finding, Grid, Instance, Mask, Measure, Origin, Patch, Study
 
 _READERS: Mapping[str, Callable[[Path], Annotations]] = {
     **dict.fromkeys(dicom_seg.CLASSES, dicom_seg.read),
@@ -30,7 +32,10 @@ _READERS: Mapping[str, Callable[[Path], Annotations]] = {
 }
 UNCODED = "uncoded"
 """The label of what has no code of a public scheme."""
-_LABELS = {term.code.value: term.label for term in VOCABULARY if term.code.scheme == "SCT"}
+_LABELS = {(term.code.scheme, term.code.value): term.label for term in VOCABULARY if term.code.scheme != "FOVEA"} | {
+    ("FOVEA", own.value(term.code.value)): term.label for term in VOCABULARY if term.code.scheme == "FOVEA"
+}
+"""Labels by scheme and value; values of our own table as DICOM objects have them."""
 _PAIRED = {"64033007": ("left_kidney", "right_kidney"), "39607008": ("left_lung", "right_lung")}
 """Organs of SNOMED CT that a side makes one of two labels."""
 _FOCAL = ("52988006", "108369006", "4147007", "86049000", "14799000", "128462008", "27925004")
@@ -52,8 +57,10 @@ def findings(paths: Path | Sequence[Path], study: Study, source: Sequence[Path] 
 
     Masks lie on an image of the study by position in the patient. A label is one of the vocabulary where the code, or
     of a region without a code its name, is one that the vocabulary knows; otherwise "SCHEME:value" of a public code, or
-    "uncoded". No text of a file passes. `score` is 1 where the object claims something and 0 for an empty segment;
-    `by` names the format and the kind of its author ("dicom-seg/automatic") at a hash of the file.
+    "uncoded". No text of a file passes. `score` is the probability that the object tells, else 1 where it claims
+    something, and 0 for an empty segment and for what it calls absent; `by` names the format and the kind of its author
+    ("dicom-seg/automatic") at a hash of the file. In files of our making the objects of a finding are its instances,
+    where their pixels are known.
 
     `source` are the files of the study. They are needed where an object gives positions in the pixels of an image
     (radiographs, SCOORD), and where they are given an object about other images is refused. A report measures the
@@ -65,24 +72,56 @@ def findings(paths: Path | Sequence[Path], study: Study, source: Sequence[Path] 
     if source and {file_hash(path) for path in source}.isdisjoint(study.source.hashes):
         raise InputError("source files that are not those of the study", "the files that it was loaded from")
     known = dicom_source.sources(source)
+    homes = _homes(source, known, study)
     told = [(path, _read(path)) for path in files]
-    masks: dict[tuple[str, int], tuple[Bools, int]] = {}
+    masks: dict[tuple[str, int] | None, tuple[Bools, int]] = {}
     found: list[Finding] = []
     for path, object_ in sorted(told, key=lambda item: item[1].format != "seg"):
         dicom_source.check(object_, known)
         overlay, digest = object_.format == "overlay", file_hash(path)
         places = _places(digest, study) if overlay else range(len(study.images))
-        index, drawn = _drawn(object_, study, places, dicom_source.sources([path]) if overlay else known)
+        drawn = (
+            _drawn(object_, study, places, dicom_source.sources([path]), {})
+            if overlay
+            else _drawn(object_, study, places, known, homes)
+        )
         origin = Origin(f"dicom-{object_.format}", digest[:12], study.digest)
-        for item, mask in drawn:
-            image = index
-            if item.refers in masks and not mask.any():
-                mask, image = masks[item.refers]
-            if item.number:
-                masks[object_.instance, item.number] = mask, image
-            by = replace(origin, name=f"{origin.name}/{item.by}")
-            found.append(_finding(item, mask, image, study.images[image].grid, by))
+        laid = [one if one.mask.any() else _Laid(one.item, *masks.get(one.item.refers, one[1:])) for one in drawn]
+        masks |= {(object_.instance, one.item.number): one[1:] for one in laid if one.item.number}
+        found += _told(laid, study, origin)
     return tuple(found)
+
+
+class _Laid(NamedTuple):
+    """An annotation with its mask on an image, by number."""
+
+    item: Annotation
+    mask: Bools
+    image: int
+
+
+def _told(laid: Sequence[_Laid], study: Study, origin: Origin) -> list[Finding]:
+    """The findings of one object, those that are parts of others as their instances."""
+    parts = _parts(laid)
+    apart = {id(part) for some in parts.values() for part in some}
+    return [
+        _finding(one, study.images[one.image].grid, origin, parts.get(id(one), ()))
+        for one in laid
+        if id(one) not in apart
+    ]
+
+
+def _parts(laid: Sequence[_Laid]) -> dict[int, list[_Laid]]:
+    """By the identity of a whole its parts in order, as their tracking UIDs tell."""
+    named = {one.item.tracking: one for one in laid if one.item.tracking}
+    found: dict[int, list[_Laid]] = {}
+    for uid, whole in named.items():
+        while (part := named.get(own.part(uid, len(found.get(id(whole), ())) + 1))) is not None:
+            before = found.get(id(whole)) or [whole if whole.mask.any() else part]
+            if part.image != before[0].image or not part.mask.any():
+                break
+            found.setdefault(id(whole), []).append(part)
+    return found
 
 
 def _read(path: Path) -> Annotations:
@@ -109,10 +148,41 @@ def _places(digest: str, study: Study) -> Sequence[int]:
     return [images[hashes.index(digest)]] if len(images) == len(hashes) else images
 
 
+def _homes(source: Sequence[Path], known: dicom_source.Sources, study: Study) -> Mapping[str, int]:
+    """Of images that have a file each and no place in the patient, the image by its SOP instance UID."""
+    found: dict[str, int] = {}
+    for path, instance in zip(source, known.instances, strict=True) if len(study.images) > 1 else ():
+        digest = file_hash(path)
+        places = _places(digest, study) if digest in study.source.hashes else ()
+        if len(places) == 1 and study.images[places[0]].grid.frame != LPS:
+            found[instance] = places[0]
+    return found
+
+
 def _drawn(
-    told: Annotations, study: Study, places: Sequence[int], known: dicom_source.Sources
-) -> tuple[int, list[tuple[Annotation, Bools]]]:
-    """The index of the first of some images on which all of an object lies, and its annotations with their masks."""
+    told: Annotations, study: Study, places: Sequence[int], known: dicom_source.Sources, homes: Mapping[str, int]
+) -> list[_Laid]:
+    """The annotations of an object with their masks: those in the pixels of one image on that, the others together."""
+    at = [_home(item, told, homes) for item in told.items]
+    found: dict[int, _Laid] = {}
+    for home in dict.fromkeys(at):
+        items = [place for place, other in enumerate(at) if other == home]
+        part = replace(told, items=tuple(told.items[place] for place in items))
+        found |= zip(items, _together(part, study, places if home is None else (home,), known), strict=True)
+    return [found[place] for place in range(len(at))]
+
+
+def _home(item: Annotation, told: Annotations, homes: Mapping[str, int]) -> int | None:
+    """The image whose pixels an annotation names, where it is told and one."""
+    named = {outline.instance for outline in item.outlines}
+    if any(patch.affine is None for patch in item.patches):
+        named |= told.names
+    found = {homes[name] for name in named if name in homes}
+    return found.pop() if len(found) == 1 else None
+
+
+def _together(told: Annotations, study: Study, places: Sequence[int], known: dicom_source.Sources) -> list[_Laid]:
+    """All annotations of an object with their masks, on the first of some images on which they lie."""
     reason: InputError = InputError("a study without images", "one with an image")
     for index in places:
         image = study.images[index]
@@ -120,7 +190,7 @@ def _drawn(
         try:
             _check_spacing(told, image.grid)
             items = dicom_source.located(told, known, image.grid)
-            return index, [(item, paint(item, image.grid)) for item in items]
+            return [_Laid(item, paint(item, image.grid), index) for item in items]
         except GeometryError as error:
             reason = error
     raise reason
@@ -136,30 +206,50 @@ def _check_spacing(told: Annotations, grid: Grid) -> None:
         )
 
 
-def _finding(item: Annotation, mask: Bools, image: int, grid: Grid, by: Origin) -> Finding:
-    label = _label(item)
-    code = TERMS[label].code if label in TERMS else item.kind or Code("FOVEA", UNCODED, "A concept without public code")
-    filled = np.flatnonzero(mask.any(axis=(1, 2)))
-    region = Mask(mask) if len(filled) else None
+def _finding(one: _Laid, grid: Grid, origin: Origin, parts: Sequence[_Laid]) -> Finding:
+    item, label = one.item, _label(one.item)
+    code = Code("FOVEA", UNCODED, "A concept without public code")
+    if label in TERMS:
+        code = TERMS[label].code
+    elif label != UNCODED and item.kind is not None:
+        code = item.kind
+    filled = np.flatnonzero(one.mask.any(axis=(1, 2)))
     return Finding(
         label,
         code,
         item.found,
-        float(item.found),
-        by,
+        _score(item),
+        replace(origin, name=f"{origin.name}/{item.by}"),
         "" if label.startswith(("left_", "right_")) else item.side,
-        (*item.measures, *(_size(mask, grid) if region and not item.measures else ())),
-        region,
-        image,
+        _measures(one, grid),
+        Mask(one.mask) if len(filled) else None,
+        parts[0].image if parts else one.image,
         (int(filled[0]), int(filled[-1]) + 1) if len(filled) else None,
+        tuple(Instance(_cut(part.mask), _score(part.item), _measures(part, grid), part.item.side) for part in parts),
     )
+
+
+def _score(item: Annotation) -> float:
+    return float(item.found) if item.score is None else item.score
+
+
+def _measures(one: _Laid, grid: Grid) -> tuple[Measure, ...]:
+    """What is told, or the size of the mask where nothing is."""
+    return one.item.measures or (_size(one.mask, grid) if one.mask.any() else ())
+
+
+def _cut(mask: Bools) -> Patch:
+    """A mask that marks something, cut to its extent."""
+    filled = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    where = tuple(slice(int(line[0]), int(line[-1]) + 1) for line in filled)
+    return Patch((where[0].start, where[1].start, where[2].start), mask[where].copy())
 
 
 def _label(item: Annotation) -> str:
     """The label of the vocabulary, by code, place and side, or by name where there is no code."""
     if item.kind is None:
         return _named(item.name)
-    value = item.kind.value if item.kind.scheme == "SCT" else ""
+    scheme, value = item.kind.scheme, item.kind.value if item.kind.scheme == "SCT" else ""
     site = item.site.value if item.site is not None and item.site.scheme == "SCT" else ""
     if value in _FOCAL and site in _LESIONS:
         return _LESIONS[site]
@@ -167,7 +257,8 @@ def _label(item: Annotation) -> str:
         return "nodule"
     if value in _PAIRED and item.side in ("left", "right"):
         return _PAIRED[value][item.side == "right"]
-    return _LABELS.get(value) or f"{item.kind.scheme}:{item.kind.value}"
+    public = UNCODED if scheme == "FOVEA" else f"{scheme}:{item.kind.value}"
+    return _LABELS.get((scheme, item.kind.value), public)
 
 
 def _named(name: str) -> str:

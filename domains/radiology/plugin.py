@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from domains.radiology.outputs import OUTPUTS
 from domains.radiology.vocabulary import PRESETS, VOCABULARY
 
 if TYPE_CHECKING:
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class Radiology:
-    """Satisfies `fovea.contracts.Domain`; what reads and draws is imported when it is used."""
+    """Satisfies `fovea.contracts.Domain` and `Writer`; what reads, draws and writes is imported when it is used."""
 
     name = "radiology"
     vocabulary = VOCABULARY
     presets = PRESETS
+    outputs = OUTPUTS
 
     def sniff(self, path: Path) -> bool:
         from domains.radiology import reader
@@ -70,6 +72,18 @@ class Radiology:
         from domains.radiology.export import export
 
         return export(report, format)
+
+    def write(
+        self,
+        report: Report,
+        source: Path | Sequence[Path],
+        folder: Path,
+        outputs: Sequence[str] = (),
+        models: Sequence[Mapping[str, Any]] = (),  # noqa: ARG002 # no output of this trade names them
+    ) -> tuple[Path, ...]:
+        from domains.radiology.outputs import write
+
+        return write(report, source, folder, outputs)
 
     def synth(self, directory: Path, n: int, seed: int) -> list[Sample]:
         from domains.radiology.synth import synth

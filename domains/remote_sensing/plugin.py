@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from domains.remote_sensing.captions import caption
 from domains.remote_sensing.export import FORMATS, export
+from domains.remote_sensing.outputs import OUTPUTS, write
 from domains.remote_sensing.render import PRESETS, render
 from domains.remote_sensing.text import answer, describe, questions
 from domains.remote_sensing.vocabulary import VOCABULARY
@@ -15,12 +17,13 @@ from fovea.types import Facts, Picture, Question, Reply, Report, Sample, Study, 
 
 
 class RemoteSensing:
-    """Satisfies `fovea.contracts.Domain`; what needs GDAL is imported when it is used."""
+    """Satisfies `fovea.contracts.Domain` and `Writer`; what needs GDAL is imported when it is used."""
 
     name = "remote_sensing"
     vocabulary = VOCABULARY
     presets = PRESETS
     formats = FORMATS
+    outputs = OUTPUTS
 
     def sniff(self, path: Path) -> bool:
         from domains.remote_sensing import reader
@@ -54,6 +57,16 @@ class RemoteSensing:
 
     def export(self, report: Report, format: str) -> bytes:
         return export(report, format)
+
+    def write(
+        self,
+        report: Report,
+        source: Path | Sequence[Path],  # noqa: ARG002 # a scene's identity is in the report
+        folder: Path,
+        outputs: Sequence[str] = (),
+        models: Sequence[Mapping[str, Any]] = (),
+    ) -> tuple[Path, ...]:
+        return write(report, folder, outputs, models)
 
     def synth(self, directory: Path, n: int, seed: int) -> list[Sample]:
         from domains.remote_sensing.synth import synth

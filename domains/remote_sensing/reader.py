@@ -71,18 +71,26 @@ def load(path: Path | Sequence[Path], window: Window | None = None) -> Study:
 
     A product is given by the file it begins with (alone, or with its other files) or by its folder. `meta` has
     "modality" (one of `bands.MODALITIES`), "resolution" on the ground and what is known of sensor, platform, level,
-    date, baseline and cloud cover. Raises leaves of InputError; pixels are read when asked for, under the same family.
+    date, baseline and cloud cover. Scenes of several dates come in the order of their dates where all are known, and
+    `meta` has "date_before" and "date_after", the first and the last, instead of "date". Raises leaves of InputError;
+    pixels are read when asked for, under the same family.
     """
     paths = [file for given in ([path] if isinstance(path, Path) else path) for file in _one_scene(given)]
     if not paths:
         raise InputError("no files", "the file of a scene")
     scenes = _scenes(paths)
+    if all(content.meta.get("date") for content, _ in scenes):
+        scenes.sort(key=lambda scene: scene[0].meta["date"])
     contents = [content for content, _ in scenes]
     images = tuple(_part(image, window) if window else image for content in contents for image in content.images)
     kinds = {content.meta["modality"] for content in contents}
     if len(kinds) > 1:
         raise InputError(f"files of several modalities ({', '.join(sorted(kinds))})", "one modality a study")
     meta = dict(contents[0].meta)
+    days = [content.meta.get("date", "") for content in contents]
+    if len(set(days)) > 1:
+        meta.pop("date", None)
+        meta |= {f"date_{end}": day for end, day in (("before", days[0]), ("after", days[-1])) if day}
     resolution = _resolution(images[0].grid)
     if resolution:
         meta["resolution"] = resolution

@@ -67,7 +67,7 @@ def describe(study: Study) -> str:
     parts = (
         _KINDS.get(study.modality, "Raster"),
         meta.get("sensor", ""),
-        meta.get("date", ""),
+        meta.get("date", "") or " to ".join(meta[key] for key in ("date_before", "date_after") if key in meta),
         f"{columns} x {rows} pixels of {meta.get('resolution', 'unknown size')}",
         f"bands {' '.join(names)}" if len(names) <= 14 else f"{len(names)} bands",
     )

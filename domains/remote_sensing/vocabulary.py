@@ -1,8 +1,8 @@
 """The closed labels of optical scenes: land cover and objects, with codes, synonyms, what is seen, and colours.
 
 Codes are the class numbers of ESA WorldCover 10 m v200 (scheme "WORLDCOVER") where a label is one of its
-classes, and our own table (scheme "FOVEA") otherwise. Synonyms are such that they can stand for the label
-in a sentence: mass nouns, or nouns with a plural in "s".
+classes, and our own table otherwise: scheme "FOVEA", or "99FOVEA" where experts without a vocabulary tell a label.
+Synonyms are such that they can stand for the label in a sentence: mass nouns, or nouns with a plural in "s".
 """
 
 from __future__ import annotations
@@ -105,6 +105,34 @@ VOCABULARY: tuple[Term, ...] = (
         ("tree crown",),
         ("round dark crown", "round green blob with a shadow"),
         (170, 90, 255),
+    ),
+    _term(
+        "low_severity_burn",
+        ("99FOVEA", "low_severity_burn", "low severity burn"),
+        ("lightly burned land", "slightly scorched ground"),
+        ("brown patches between live plants",),
+        (170, 255, 195),
+    ),
+    _term(
+        "moderate_low_severity_burn",
+        ("99FOVEA", "moderate_low_severity_burn", "moderate low severity burn"),
+        ("fairly burned land",),
+        ("brown ground with some green left",),
+        (255, 215, 0),
+    ),
+    _term(
+        "moderate_high_severity_burn",
+        ("99FOVEA", "moderate_high_severity_burn", "moderate high severity burn"),
+        ("badly burned land",),
+        ("dark brown ground with little green",),
+        (166, 86, 40),
+    ),
+    _term(
+        "high_severity_burn",
+        ("99FOVEA", "high_severity_burn", "high severity burn"),
+        ("charred land",),
+        ("black ground without plants",),
+        (140, 0, 0),
     ),
 )
 

@@ -45,8 +45,9 @@ class Annotation:
 
     `kind` says what it is, `site` where, both as codes; `name` is free text of the file, to be compared with closed
     lists and never to be passed on. `by` is "automatic", "semiautomatic", "manual", "device", "person" or "unknown".
-    `found` is False for a segment that is declared and empty; `number` is that of a segment, and `refers` the SOP
-    instance UID and number of a segment that was measured.
+    `found` is False for a segment that is declared and empty, and for what is said to be absent; `score` is the
+    probability that it is there, where the object tells one. `number` is that of a segment, and `refers` the SOP
+    instance UID and number of a segment that was measured. `tracking` is the tracking UID in objects of our making.
     """
 
     kind: Code | None
@@ -58,8 +59,10 @@ class Annotation:
     outlines: tuple[Outline, ...] = ()
     measures: tuple[Measure, ...] = ()
     found: bool = True
+    score: float | None = None
     number: int = 0
     refers: tuple[str, int] | None = field(default=None, repr=False)
+    tracking: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import re
 from functools import cache
 from typing import Any
 
+from domains.formats.dicom import own
 from fovea.types import Code
 
 _VALUES = {
@@ -17,11 +18,12 @@ _RETIRED = {"SNM3": "SRT", "99SDM": "SRT", "SNOMED-CT": "SCT"}
 _SIDES = {"7771000": "left", "24028007": "right", "51440002": "both"}
 
 
-def concept(item: Any) -> Code | None:
+def concept(item: Any, ours: bool = False) -> Code | None:
     """The concept of a code item (PS3.3 table 8.8-1), older SNOMED codes ("SRT") as SNOMED CT ("SCT").
 
     The meaning is that of the standard's tables, empty where they do not hold the code. None where the scheme is
-    private or the value has another shape than its scheme's: what stands there may be anything.
+    private or the value has another shape than its scheme's: what stands there may be anything. Of an object that is
+    `ours`, codes of our own table come as scheme "FOVEA", to be compared with closed lists and never to be passed on.
     """
     if item is None:
         return None
@@ -32,6 +34,8 @@ def concept(item: Any) -> Code | None:
         newer = _tables()[1].get(value)
         scheme, value = ("SCT", newer) if newer else (scheme, value)
     meaning = _tables()[0].get((scheme, value))
+    if ours and scheme == own.SCHEME:
+        return Code("FOVEA", value, "")
     if meaning is None and not re.fullmatch(_VALUES.get(scheme, r"(?!)"), value):
         return None
     return Code(scheme, value, meaning or "")

@@ -23,6 +23,7 @@ from pydicom.uid import (
 )
 
 from domains.formats.content import check_size, foreign
+from domains.formats.dicom import own
 from domains.formats.dicom.mosaic import is_mosaic, unfold
 from domains.formats.dicom.planes import Plane, Vector, first_item, numbers, planes, texts
 from domains.formats.dicom.scan import Bounded, scan
@@ -215,6 +216,8 @@ def _check_kind(ds: Any) -> Kind:
     kinds = texts(ds, "ImageType")
     if ds.get("BurnedInAnnotation") == "YES" or {"LABEL", "OVERVIEW"} & set(kinds[2:3]):
         raise UnsupportedError("a picture with identifiers burned in", "none", "Run `fovea data deidentify` first.")
+    if own.DRAWN in kinds[3:]:
+        raise UnsupportedError("a picture with findings drawn over it", "an image", "Give those that it was made from.")
     if (ds.get("SamplesPerPixel") or 1) > 1 or ds.get("PhotometricInterpretation") == "PALETTE COLOR":
         return "color"
     if sop == _MAP or ds.get("Modality") == "RTDOSE":

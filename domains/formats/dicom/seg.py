@@ -14,6 +14,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import ExplicitVRBigEndian
 
 from domains.formats.content import check_size, foreign
+from domains.formats.dicom import own
 from domains.formats.dicom.annotation import Annotation, Annotations, Patch, affine
 from domains.formats.dicom.codes import concept, first, side
 from domains.formats.dicom.planes import planes
@@ -59,6 +60,7 @@ def read(path: Path) -> Annotations:
                 patches=filled,
                 found=bool(filled),
                 number=number,
+                tracking=segment["tracking"],
             )
         )
     return Annotations(
@@ -77,7 +79,7 @@ def parse(path: Path) -> tuple[dict[str, Any], NDArray[Any]]:
         if len(groups) != count:
             raise GeometryError(f"{count} frames with {len(groups)} functional groups", "one a frame")
         labels, shared = ds.SegmentationType == "LABELMAP", first(ds, "SharedFunctionalGroupsSequence")
-        segments = [_segment(item) for item in ds.SegmentSequence]
+        segments = [_segment(item, own.made(ds)) for item in ds.SegmentSequence]
         numbers = [segment["number"] for segment in segments]
         of = [0 if labels else _of(group, shared) for group in groups]
         if len(set(numbers)) != len(numbers) or not set(of) <= {*numbers, 0}:
@@ -109,7 +111,7 @@ def _check(ds: Dataset) -> None:
         raise InputError("a segmentation of unknown type", "BINARY, FRACTIONAL or LABELMAP")
 
 
-def _segment(item: Dataset) -> dict[str, Any]:
+def _segment(item: Dataset, ours: bool) -> dict[str, Any]:
     kind, site = first(item, "SegmentedPropertyTypeCodeSequence"), first(item, "AnatomicRegionSequence")
     modifiers = [
         *(kind.get("SegmentedPropertyTypeModifierCodeSequence") or () if kind else ()),
@@ -117,10 +119,11 @@ def _segment(item: Dataset) -> dict[str, Any]:
     ]
     return {
         "number": int(item.SegmentNumber),
-        "kind": _plain(concept(kind)),
+        "kind": _plain(concept(kind, ours)),
         "site": _plain(concept(site)),
         "side": side(*modifiers),
         "by": _ALGORITHMS.get(item.get("SegmentAlgorithmType"), "unknown"),
+        "tracking": str(item.get("TrackingUID") or "") if ours else "",
     }
 
 

@@ -25,23 +25,27 @@ _PROJECTION = ("DX", "CR", "MG", "RF", "XA", "RG", "IO", "PX")
 @dataclass(frozen=True, eq=False)
 class Sources:
     """The UIDs of images, their series and frames of reference, and by instance and frame how their pixels lie: an
-    affine to LPS mm, or the PatientOrientation where there is no plane. Nothing of it leaves the readers."""
+    affine to LPS mm, or the PatientOrientation where there is no plane; `instances` has the UID of each file. Nothing
+    of it leaves the readers."""
 
     names: frozenset[str] = field(default=frozenset(), repr=False)
     frames: frozenset[str] = field(default=frozenset(), repr=False)
     planes: Mapping[tuple[str, int], Matrix] = field(default_factory=dict, repr=False)
     orientations: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    instances: tuple[str, ...] = field(default=(), repr=False)
 
 
 def sources(paths: Sequence[Path]) -> Sources:
     """Read the headers of image files, in a process of its own; raises leaves of InputError."""
     names, frames, lie, turns = set[str](), set[str](), dict[tuple[str, int], Matrix](), dict[str, tuple[str, str]]()
-    for facts in isolated(parse, list(paths)) if paths else []:
+    told = isolated(parse, list(paths)) if paths else []
+    for facts in told:
         names |= {facts["instance"], facts["series"]}
         frames.add(facts["frame"])
         lie |= {(facts["instance"], k): np.array(matrix, float) for k, matrix in enumerate(facts["planes"])}
         turns[facts["instance"]] = (facts["orientation"][0], facts["orientation"][1])
-    return Sources(frozenset(names - {""}), frozenset(frames - {""}), lie, turns)
+    instances = tuple(facts["instance"] for facts in told)
+    return Sources(frozenset(names - {""}), frozenset(frames - {""}), lie, turns, instances)
 
 
 def parse(paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -92,8 +96,8 @@ def _located(item: Annotation, told: Annotations, known: Sources, grid: Grid) ->
             outlines.append(outline)
             continue
         plane = known.planes.get((outline.instance, outline.frame))
-        if plane is None and outline.instance in known.orientations and grid.frame != LPS:
-            plane = grid.affine @ _turn(known.orientations[outline.instance], grid)
+        if grid.frame != LPS and outline.instance in known.orientations:  # a plane of unknown thickness has no grid
+            plane = _upright(known.orientations[outline.instance], outline.frame, grid)
         if plane is not None:
             points = np.column_stack([outline.points, np.ones(len(outline.points))]) @ plane.T
             outlines.append(Outline(points[:, :3]))
@@ -112,17 +116,15 @@ def _lone(patch: Patch, told: Annotations, known: Sources, grid: Grid) -> Matrix
     size = (grid.shape[2], grid.shape[1]) if _crossed(turn) else grid.shape[1:]
     if tuple(patch.mask.shape) != tuple(size):
         raise GeometryError("a segmentation of another size than its image", "the image's own size")
-    lain = _turn(turn, grid)
-    lain[2, 3] = patch.frame or 0
-    return np.asarray(grid.affine @ lain)
+    return _upright(turn, patch.frame or 0, grid)
 
 
 def _crossed(turn: tuple[str, str]) -> bool:
     return turn[0] in ("H", "F") and turn[1] in ("L", "R")
 
 
-def _turn(turn: tuple[str, str], grid: Grid) -> Matrix:
-    """From the stored (column, row, 0, 1) to that of the image as it is laid: to the feet, to the patient's left."""
+def _upright(turn: tuple[str, str], frame: int, grid: Grid) -> Matrix:
+    """From the stored (column, row, 0, 1) of a frame to where it is laid: to the feet, to the patient's left."""
     found = np.eye(4)
     across, down = turn
     if _crossed(turn):
@@ -132,4 +134,5 @@ def _turn(turn: tuple[str, str], grid: Grid) -> Matrix:
         found[0] = -found[0] + (0, 0, 0, grid.shape[2] - 1)
     if down == "H":
         found[1] = -found[1] + (0, 0, 0, grid.shape[1] - 1)
-    return found
+    found[2, 3] = frame if grid.shape[0] > 1 else 0
+    return np.asarray(grid.affine @ found)
