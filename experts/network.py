@@ -94,10 +94,16 @@ class NetworkExpert(ABC, Generic[Output]):
         inputs = [prepare(self.config, study) for study in studies]
         return [self.read(*pair) for pair in zip(inputs, self._forward(inputs), strict=True)] if inputs else []
 
-    def _forward(self, inputs: list[Input]) -> Tensor:
-        """The network's logits on the CPU, (study, label, …)."""
-        pixels = torch.stack([torch.from_numpy(seen.pixels) for seen in inputs])
-        pixels = pixels.squeeze(2) if self.config.size[0] == 1 else pixels
+    def _forward(self, inputs: list[Input]) -> Iterable[Tensor]:
+        """The network's logits of each study, (label, …)."""
+        arrays = [torch.from_numpy(seen.pixels) for seen in inputs]
+        flat = [pixels.squeeze(1) if self.config.size[0] == 1 else pixels for pixels in arrays]
+        if self.config.spacing is not None:  # pictures of any size
+            return [self.logits(pixels[None])[0] for pixels in flat]
+        return self.logits(torch.stack(flat))
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """What the network says of features (picture, feature, [slice,] row, column), float32 on the CPU."""
         fast = torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device))
         with torch.inference_mode(), fast:
             answer: Tensor = self.network(pixels.to(self.device))
@@ -117,9 +123,11 @@ def card_of(config: ExpertConfig, network: nn.Module, digests: Sequence[str]) ->
     slices, rows, columns = config.size
     channels = "the first channel" if "*" in config.channels else f"channels {', '.join(config.channels)}"
     limits = [f"{key} {' or '.join(values)}" for key, values in config.meta.items()]
-    volume = (
-        f"a volume, read at {slices} x {rows} x {columns}" if slices > 1 else f"one slice, read at {rows} x {columns}"
-    )
+    shape = f"{slices} x {rows} x {columns}" if slices > 1 else f"{rows} x {columns}"
+    if config.spacing is not None:
+        apart = " x ".join(f"{step:g}" for step in config.spacing[0 if slices > 1 else 1 :])
+        shape = f"{apart} (mm, in a scene metres) in windows of {shape}"
+    volume = f"{'a volume' if slices > 1 else 'one slice'}, read at {shape}"
     size = sum(weights.numel() for weights in network.parameters())
     return ExpertCard(
         name=config.name,
@@ -189,6 +197,18 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> nn.Mod
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelError(f"the weights of {name} do not fit its recipe", remedy="Train it again.") from error
+    return network
+
+
+def fused(network: nn.Module) -> nn.Module:
+    """The network for inference alone: in blocks of MONAI, batch normalisation becomes part of the convolution before
+    it, in place."""
+    network.eval()
+    for block in network.modules():
+        conv, after = getattr(block, "conv", None), getattr(block, "adn", nn.Identity())
+        norm = getattr(after, "N", None)
+        if isinstance(conv, nn.Conv2d | nn.Conv3d) and isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
+            block.conv, after.N = nn.utils.fuse_conv_bn_eval(conv, norm), nn.Identity()
     return network
 
 

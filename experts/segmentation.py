@@ -5,8 +5,13 @@ The module is the kind `segmentation` of the entry points `fovea.experts`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -16,11 +21,21 @@ from torch.nn import functional
 
 from experts import measure
 from experts.calibration import Calibration
-from experts.network import NetworkExpert, fill, load
-from experts.preparation import Input, n_features
-from experts.settings import ExpertConfig
+from experts.measure import VALUES, Context
+from experts.network import NetworkExpert, fill, fused, load
+from experts.preparation import Input, Shape, n_features, prepare
+from experts.resampling import resample
+from experts.settings import ExpertConfig, LabelConfig
 from experts.training import Log, Pairs
-from fovea.types import Bools, ExpertCard, Finding, Floats, Mask, Measure, Origin, Span
+from experts.windows import Block, Read, blocks, plan
+from fovea.types import Bools, ExpertCard, Finding, Floats, Image, Instance, Mask, Measure, Origin, Span, Study
+
+STRIDES = 16, 32, 32
+"""Slices, rows and columns that the network reduces to one."""
+LAYOUTS = torch.channels_last, torch.channels_last_3d
+"""How pixels lie in memory where windows are read, in 2-D and in 3-D: the fastest, of inference on a CPU by half."""
+WINDOWED = 2**19
+"""Pixels of the windows that are looked at together."""
 
 
 class Folded(nn.Module):
@@ -58,6 +73,10 @@ def build(config: ExpertConfig) -> Folded:
         norm="BATCH",
         upsample="nontrainable",
     )
+    if config.spacing is not None:
+        for layer in inner.modules():
+            if isinstance(layer, nn.Upsample):
+                layer.align_corners = False  # with it, what is drawn would depend on where a window begins
     return Folded(inner, labels)
 
 
@@ -74,7 +93,7 @@ class Drawn(Mapping[str, Bools]):
     def __getitem__(self, label: str) -> Bools:
         if label not in self._masks:
             whole = self.seen.enlarge(self.map(label), self._calibrations[label].cut)
-            pixels = self.seen.known.size / self.seen.valid.size  # of the image in one of the network
+            pixels = self.seen.known.size / math.prod(self.seen.size)  # of the image in one of the network
             self._masks[label] = measure.without_specks(whole, self._config.labels[label].smallest * pixels)
         return self._masks[label]
 
@@ -90,8 +109,9 @@ class Drawn(Mapping[str, Bools]):
         return shares
 
     def evidence(self, label: str, support: int) -> float:
-        """The logit of the mean of the `support` likeliest pixels."""
+        """The logit of the mean of the `support` likeliest pixels, or of all where there are fewer."""
         flat = self.map(label).ravel()
+        support = min(support, flat.size)
         share = float(np.partition(flat, -support)[-support:].mean())
         return float(logit(np.clip(share, 1e-5, 1 - 1e-5)))
 
@@ -105,6 +125,43 @@ class SegmentationExpert(NetworkExpert[Drawn]):
             self.config, self.calibrations, seen, maps.numpy().reshape(len(self.config.drawn), *self.config.size)
         )
 
+    def outputs(self, studies: Iterable[Study]) -> list[Drawn]:
+        """What is drawn of each study: in one batch, or with a spacing in windows that are blended."""
+        if self.config.spacing is None:
+            return super().outputs(studies)
+        return [self._draw(prepare(self.config, study)) for study in studies]
+
+    def _draw(self, seen: Input) -> Drawn:
+        maps = np.zeros((len(self.config.drawn), *seen.valid.shape), np.float32)
+
+        def read(spans: tuple[Span, ...]) -> tuple[Floats, Bools]:
+            part = tuple(slice(*span) for span in spans)
+            return seen.pixels[:, *part], seen.valid[part]
+
+        for block in self.blocks(read, seen.valid.shape):
+            maps[:, *(slice(*span) for span in block.spans)] = block.probabilities.numpy() * block.valid
+        return Drawn(self.config, self.calibrations, seen, maps)
+
+    def blocks(self, read: Read, shape: Shape, window: Shape | None = None, start: int = 0) -> Iterator[Block]:
+        """The blended probabilities of a picture (slice, row, column) of any size: see `experts.windows.blocks`.
+
+        Windows are of `window` pixels; left out, as large as is fast.
+        """
+        flat = self.config.size[0] == 1
+        size, picture, align = (given[flat:] for given in (window or self.config.size, shape, STRIDES))
+        grown = (1,) * len(size) if window else (2, 4) if flat else (2, 2, 2)
+        windows = plan(size, picture, self.config.overlap, align, grown)
+        found = blocks(
+            self.probabilities, _flat(read) if flat else read, picture, windows, len(self.config.drawn),
+            batch=max(WINDOWED // math.prod(windows.size), 1), start=start,
+        )  # fmt: skip
+        return (Block(((0, 1), *b.spans), b.probabilities[:, None], b.valid[None]) for b in found) if flat else found
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Of features (window, feature, [slice,] row, column), how probable each label is: (window, label, …)."""
+        logits = self.logits(pixels.contiguous(memory_format=LAYOUTS[pixels.ndim == 5]))
+        return rivals(logits.transpose(0, 1)).transpose(0, 1) if self.config.exclusive else torch.sigmoid(logits)
+
     def finding(self, label: str, output: Drawn, by: Origin) -> Finding:
         wanted, calibration, code = self.config.labels[label], self.calibrations[label], self.config.code(label)
         if wanted.rule:
@@ -117,35 +174,59 @@ class SegmentationExpert(NetworkExpert[Drawn]):
         score = calibration.probability(output.evidence(label, calibration.support))
         if score < calibration.threshold or not output[label].any():
             return Finding(label, code, False, score, by, image=output.seen.image)
-        mask = output[label]
-        found = [measured(name, label, output) for name in wanted.measures]
+        mask, grid, context = output[label], output.seen.grid, context_of(label, output)
+        study = self._studies.get(by.digest)
+        if study and not VALUES.keys().isdisjoint(wanted.measures):
+            context = replace(context, **_pixels(self.config, study.images[output.seen.image]))
+        found = [measure.MEASURES[name](mask, grid, context) for name in wanted.measures]
+        place = self._place(wanted, output)
         return Finding(
             label,
             code,
             True,
             score,
             by,
-            self._location(wanted.location, mask, output),
+            place(mask),
             tuple(item for item in found if item),
             Mask(mask),
             output.seen.image,
             _slices(mask),
+            _instances(wanted, mask, output.seen, context, place),
         )
 
-    def _location(self, how: str, mask: Bools, output: Drawn) -> str:
-        grid = output.seen.grid
-        if how == "quadrant":
-            return measure.quadrant(mask, grid)
-        if how == "side":
-            pair = [output[label] for label in self.config.midline or ()]
-            return measure.side(mask, grid, measure.midline(pair[0], pair[1], grid) if pair else None)
-        return ""
+    def _recall(self, studies: list[Study]) -> list[Drawn]:
+        self._studies.update((study.digest, study) for study in studies)
+        return super()._recall(studies)
+
+    @cached_property
+    def _studies(self) -> WeakValueDictionary[str, Study]:
+        """The studies that are asked about, by digest, for measures of what their pixels hold."""
+        return WeakValueDictionary()
+
+    def _place(self, wanted: LabelConfig, output: Drawn) -> Callable[[Bools], str]:
+        """What tells the place of a mask, as the recipe wants it."""
+        grid, pair = output.seen.grid, [output[label] for label in self.config.midline or ()]
+        if wanted.location == "quadrant":
+            return lambda mask: measure.quadrant(mask, grid)
+        if wanted.location == "side":
+            middle = measure.midline(pair[0], pair[1], grid) if pair else None
+            return lambda mask: measure.side(mask, grid, middle)
+        if wanted.location == "zone":
+            lungs = pair[0] | pair[1]
+            return lambda mask: measure.zone(mask, lungs, grid)
+        if wanted.location == "within":
+            structures = {label: output[label] for label in wanted.within}
+            return lambda mask: measure.within(mask, structures)
+        return lambda mask: ""  # noqa: ARG005
 
 
 def open(folder: Path | None) -> SegmentationExpert:
     """The expert that `train` saved in a folder; raises ModelError."""
     config, calibrations, weights, card = load(folder, "segmentation")
-    return SegmentationExpert(config, calibrations, fill(build(config), weights, card.name), card)
+    network = fill(build(config), weights, card.name)
+    if config.spacing is not None:
+        network = fused(network).to(memory_format=LAYOUTS[config.size[0] > 1])
+    return SegmentationExpert(config, calibrations, network, card)
 
 
 def train(
@@ -163,6 +244,16 @@ def train(
     return segmentation_training.train(config, train, validation, folder, seed, device, log)
 
 
+def _flat(read: Read) -> Read:
+    """The same without the axis of the one slice that there is."""
+
+    def flat(spans: tuple[Span, ...]) -> tuple[Floats, Bools]:
+        pixels, valid = read(((0, 1), *spans))
+        return pixels[:, 0], valid[0]
+
+    return flat
+
+
 def rivals(logits: Tensor) -> Tensor:
     """Of exclusive labels (label, …), each against the likeliest other or none: above 0.5 for one label at most."""
     if len(logits) == 1:
@@ -173,8 +264,40 @@ def rivals(logits: Tensor) -> Tensor:
 
 def measured(name: str, label: str, drawn: Drawn) -> Measure | None:
     """One measure of a label's mask; None where the grid or the picture does not support it."""
-    seen = drawn.seen
-    return measure.MEASURES[name](drawn[label], seen.grid, measure.Context(seen.known, drawn, seen.coarseness))
+    return measure.MEASURES[name](drawn[label], drawn.seen.grid, context_of(label, drawn))
+
+
+def context_of(label: str, drawn: Drawn) -> Context:
+    """What the measures of a label may need: the other labels, and how sure the network is of each pixel."""
+    seen, calibration = drawn.seen, drawn._calibrations[label]
+    chances = calibration.pixel(drawn.map(label))
+    part = tuple(slice(0, length) for length in seen.size)  # beyond it is padding
+    return Context(
+        seen.known,
+        drawn,
+        seen.coarseness,
+        np.where(seen.valid[part], chances[part], np.float32(0)),
+        seen.known.size / math.prod(seen.size),
+        float(calibration.pixel(np.array([calibration.cut], np.float32))[0]),
+        lru_cache(maxsize=2)(lambda cut: seen.enlarge(chances, cut)),
+    )
+
+
+def _pixels(config: ExpertConfig, image: Image) -> dict[str, Any]:
+    """The values and the unit of the first channel that the expert reads."""
+    name = config.channels[0]
+    place = next(i for i, channel in enumerate(image.channels) if name in ("*", channel.name))
+    return {"pixels": image.pixels[place], "unit": image.channels[place].unit}
+
+
+def _instances(
+    wanted: LabelConfig, mask: Bools, seen: Input, context: Context, place: Callable[[Bools], str]
+) -> tuple[Instance, ...]:
+    if not wanted.instances or context.probabilities is None:
+        return ()
+    shape = seen.turn.apply(mask).shape
+    chances = seen.turn.undo(resample(context.probabilities, shape))
+    return measure.instances(mask, seen.grid, wanted.measures, context, chances, limit=wanted.instances, locate=place)
 
 
 def _slices(mask: Bools) -> Span | None:

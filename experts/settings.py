@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from experts.measure import MEASURES
+from experts.operating import read_rule
 from fovea.config import Config
 from fovea.errors import ConfigError
 from fovea.types import Code, Term
@@ -30,14 +31,22 @@ class LabelConfig(Config):
 
     measures: tuple[str, ...] = ()
     """Names from `experts.measure.MEASURES`, such as count, area_cm2 or longest_diameter."""
-    location: Literal["", "side", "quadrant"] = ""
-    """How the place is told: the patient's side, or the quarter of the scene that holds most of it."""
+    location: Literal["", "side", "quadrant", "zone", "within"] = ""
+    """How the place is told: the patient's side; the quarter of the scene that holds most of it; the upper, middle or
+    lower third of the lungs, which `midline` names; or which of the labels of `within` holds most of it."""
+    within: tuple[str, ...] = ()
+    """Labels that may hold this one, such as the lobes of the lungs or the segments of the liver."""
+    instances: int = Field(default=0, ge=0)
+    """How many connected pieces, the largest first, are also told one by one, each with its own measures and score."""
     smallest: int = Field(default=1, ge=1)
     """Pieces of fewer network pixels are dropped."""
     rule: RuleConfig | None = None
     """For a label that follows from a measure."""
     reported: bool = True
     """false: drawn for the sake of others, such as lungs for the midline between them, and not told."""
+    operating: str = "youden"
+    """The rule that sets the probability from which the label is called present: youden, f1, "sensitivity>=0.95",
+    "specificity>=0.9" or "cost:fn=5,fp=1". A label with a `rule` does not need it."""
     code: Code | None = None
     """Its concept; taken from the vocabulary or from the training findings where it is left out."""
 
@@ -47,6 +56,9 @@ class LabelConfig(Config):
         unknown = [name for name in named if name not in MEASURES]
         if unknown:
             raise ValueError(f"no measure {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+        if (self.location == "within") != bool(self.within):
+            raise ValueError("within: the labels that may hold this one, with `location: within` and only then")
+        read_rule(self.operating)
         return self
 
 
@@ -69,6 +81,16 @@ class TrainingConfig(Config):
     rare it is, up to this. Above 1, studies with rare labels are also shown more often."""
     turns: bool = False
     """Whether mirrored and quarter-turned pictures are as likely: true of scenes from above, not of patients."""
+    calibration: Literal["logistic", "platt", "temperature", "isotonic"] = "logistic"
+    """How evidence becomes a probability: by slope and intercept, which few studies leave near the network's own; by
+    Platt's, which few studies draw towards even chances; by a slope alone; or by a monotone curve, which needs hundreds
+    of studies."""
+    patience: int = Field(default=0, ge=0)
+    """Checks in a row without a better score after which training stops; the weights of the best one are kept. For the
+    checks the first quarter of the validation studies is held apart from calibration, or the last eighth of the
+    training studies where there are fewer than 40 for validation. 0: no check, nothing is held apart."""
+    check: int = Field(default=50, ge=1)
+    """Updates between two checks."""
 
 
 class ExpertConfig(Config):
@@ -88,6 +110,11 @@ class ExpertConfig(Config):
     """Values that a study's `meta` may have, where it has the key: `{view: [PA, AP]}`."""
     size: tuple[int, int, int] = (1, 256, 256)
     """Slices, rows and columns of the network's input; more than one slice makes the network 3-D."""
+    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """The distance between slices, rows and columns that the network sees, in mm (a scene: in metres on the ground). It
+    then reads windows of `size` at that spacing, however large the picture; left out, the whole picture at `size`."""
+    overlap: float = Field(default=0.25, ge=0, le=0.5)
+    """With a spacing: the share of `size` that neighbouring windows have in common, where they are blended."""
     low: float | None = None
     """The value that the network sees as 0; left out, the 1st percentile of each image."""
     high: float | None = None
@@ -106,10 +133,13 @@ class ExpertConfig(Config):
     def _consistent(self) -> ExpertConfig:
         drawn = self.drawn
         needed = {config.rule.of for config in self.labels.values() if config.rule} | set(self.midline or ())
+        needed |= {label for config in self.labels.values() for label in config.within}
         if needed - set(drawn):
             raise ValueError(f"{', '.join(sorted(needed - set(drawn)))} must be among the labels without a rule")
         if not drawn or "all" in self.labels or not self.arguments["all"]:
             raise ValueError("labels must hold one without a rule, one that is reported, and none named 'all'")
+        if not self.midline and any(config.location == "zone" for config in self.labels.values()):
+            raise ValueError("midline: the two lungs, between which the thirds of `location: zone` lie")
         if (self.low is None) != (self.high is None) or (self.low is not None and self.low >= (self.high or 0.0)):
             raise ValueError("low and high: both or neither, low below high")
         if self.exclusive and self.training.rare > 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import product
 from math import ceil
 from typing import NamedTuple
 
@@ -41,20 +41,21 @@ class Windows:
 
     The outermost `margin` pixels of a window do not count where a neighbour sees them: a network knows less there.
     Windows begin at multiples of `align`, the pixels that a network reduces to one, so that it reduces the same ones
-    in all of them. Raises ConfigError where these do not fit together.
+    in all of them. Both may be given for each axis. Raises ConfigError where these do not fit together.
     """
 
     size: tuple[int, ...]
     overlap: tuple[int, ...]
-    margin: int = 0
-    align: int = 1
+    margin: int | tuple[int, ...] = 0
+    align: int | tuple[int, ...] = 1
 
     def __post_init__(self) -> None:
-        for size, overlap in zip(self.size, self.overlap, strict=True):
-            if not 2 * self.margin <= overlap <= size // 2 or (size - overlap) % self.align:
+        for axis, (size, overlap) in enumerate(zip(self.size, self.overlap, strict=True)):
+            margin, align = _along(self.margin, axis), _along(self.align, axis)
+            if not 2 * margin <= overlap <= size // 2 or (size - overlap) % align:
                 raise ConfigError(
                     f"windows of {size} pixels that share {overlap}",
-                    f"at least two margins of {self.margin} shared, at most half, steps in multiples of {self.align}",
+                    f"at least two margins of {margin} shared, at most half, steps in multiples of {align}",
                 )
 
     def places(self, axis: int, length: int) -> tuple[Place, ...]:
@@ -63,10 +64,11 @@ class Windows:
         A weight is level, but over what neighbours share it rises as half a cosine, from zero at the margin.
         """
         size, step = self.size[axis], self.size[axis] - self.overlap[axis]
-        last = max(ceil((length - size) / self.align), 0) * self.align
+        margin, align = _along(self.margin, axis), _along(self.align, axis)
+        last = max(ceil((length - size) / align), 0) * align
         starts = [*range(0, last, step), last]
-        ramp = max(self.overlap[axis] - 2 * self.margin, 1)
-        rise = 0.5 - 0.5 * np.cos(np.pi * np.clip((np.arange(size) + 0.5 - self.margin) / ramp, 0, 1))
+        ramp = max(self.overlap[axis] - 2 * margin, 1)
+        rise = 0.5 - 0.5 * np.cos(np.pi * np.clip((np.arange(size) + 0.5 - margin) / ramp, 0, 1))
         weights, total = [], np.zeros(last + size)
         for start in starts:
             weights.append((rise if start else 1) * (rise[::-1] if start < last else np.ones(size)))
@@ -75,6 +77,29 @@ class Windows:
             Place(start, torch.from_numpy((weight / total[start : start + size]).astype(np.float32)))
             for start, weight in zip(starts, weights, strict=True)
         )
+
+
+def _along(value: int | tuple[int, ...], axis: int) -> int:
+    return value if isinstance(value, int) else value[axis]
+
+
+def plan(
+    size: tuple[int, ...], shape: tuple[int, ...], overlap: float, align: tuple[int, ...], grown: tuple[int, ...]
+) -> Windows:
+    """Windows for a picture, of a network that was trained on windows of `size`.
+
+    Neighbours share `overlap` of `size`, in whole steps of `align`, and a quarter of that is margin. As what is shared
+    is computed twice, windows are up to `grown` times as large, and share no more for that; each axis has as few as
+    that allows, of one size. `align` must divide `size`.
+    """
+    sizes, shared = [], []
+    for whole, length, step, factor in zip(size, shape, align, grown, strict=True):
+        common = ceil(overlap * whole / step) * step
+        least = max(whole, 2 * common)
+        number = max(ceil((length - common) / (max(factor * whole, least) - common)), 1)
+        sizes.append(max(ceil(((length - common) / number + common) / step) * step, least))
+        shared.append(common)
+    return Windows(tuple(sizes), tuple(shared), tuple(common // 4 for common in shared), align)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +118,8 @@ def blocks(
 ) -> Iterator[Block]:  # fmt: skip
     """The blended probabilities of a picture: blocks along the first axis, and band after band of the last.
 
-    Windows without a valid pixel are not looked at: the probability is 0 there. With `start` the first blocks are left
-    out; the others are the same to the bit.
+    Windows without a valid pixel are not looked at: the probability is 0 there. Of those that hold zeros alone, such as
+    air around a body, one is looked at. With `start` the first blocks are left out; the others are the same to the bit.
     """
     first, *others = [windows.places(axis, length) for axis, length in enumerate(shape)]
     size = windows.size[-1]
@@ -119,6 +144,7 @@ class _Walk:
         self.corner = [axis[0].start for axis in self.others]
         held = [axis[-1].start - axis[0].start + size for axis, size in zip(self.others, self.size[1:], strict=True)]
         self.sums = torch.zeros(labels, self.size[0], *held)
+        self.blank: Tensor | None = None
 
     def blocks(self, columns: Span, batch: int, first: int) -> Iterator[Block]:
         """Blocks from the `first` on, after the rows of windows that reach into it."""
@@ -142,15 +168,34 @@ class _Walk:
     def _add(self, row: Place, batch: int) -> Bools:
         """What the windows of one row say, into the sums; returns where the row has data."""
         pixels, known = self._pixels(row)
-        seen = (places for places in product(*self.others) if known[:, *self._inside(places)].any())
-        while group := list(islice(seen, batch)):
-            answer = self.predict(torch.stack([pixels[:, :, *self._inside(places)] for places in group]))
-            for places, probabilities in zip(group, answer, strict=True):
-                weight = row.weight
-                for place in places:
-                    weight = weight[..., None] * place.weight
-                self.sums[:, :, *self._inside(places)].addcmul_(probabilities, weight)
+        waiting: list[Sequence[Place]] = []
+        for places in product(*self.others):
+            inside = self._inside(places)
+            if not known[:, *inside].any():
+                continue
+            if pixels[:, :, *inside].any():
+                waiting.append(places)
+            else:
+                if self.blank is None:
+                    self.blank = self.predict(torch.zeros_like(pixels[None, :, :, *inside]))[0]
+                self._blend(row, places, self.blank)
+            if len(waiting) == batch:
+                self._look(row, waiting, pixels)
+                waiting = []
+        if waiting:
+            self._look(row, waiting, pixels)
         return known
+
+    def _look(self, row: Place, group: Sequence[Sequence[Place]], pixels: Tensor) -> None:
+        answer = self.predict(torch.stack([pixels[:, :, *self._inside(places)] for places in group]))
+        for places, probabilities in zip(group, answer, strict=True):
+            self._blend(row, places, probabilities)
+
+    def _blend(self, row: Place, places: Sequence[Place], probabilities: Tensor) -> None:
+        weight = row.weight
+        for place in places:
+            weight = weight[..., None] * place.weight
+        self.sums[:, :, *self._inside(places)].addcmul_(probabilities, weight)
 
     def _inside(self, places: Sequence[Place]) -> tuple[slice, ...]:
         offsets = [place.start - corner for place, corner in zip(places, self.corner, strict=True)]
