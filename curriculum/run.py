@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -16,13 +17,17 @@ from curriculum.data.corpus import Item, open_study
 from curriculum.evaluation import evaluate
 from curriculum.parts.memory import release
 from curriculum.recipe import Recipe
+from curriculum.reliability import draw_reliability
 from curriculum.tracking import Tracker
 from curriculum.workshop import Workshop
 from fovea import __version__, registry
 from fovea.contracts import Domain
 from fovea.errors import ConfigError
-from fovea.types import Facts, Study
+from fovea.types import ExpertCard, Facts, Study
 from models.weights import write_json
+
+_METRIC = re.compile(r"[^\w./ -]+")
+"""What MLflow does not take in the name of a metric."""
 
 STAGES: dict[int, Callable[[Workshop, bool], Path]] = {
     1: stage1_vision.train,
@@ -59,12 +64,22 @@ def train_experts(recipe: Recipe) -> None:
                 Pairs(shop.domain, tuple(item for item in chosen if item.split == split))
                 for split in ("train", "validation")
             ]
-            teach(
+            card = teach(
                 coded, *pairs, folder, recipe.seed, log=lambda name, value, step: shop.tracker.log({name: value}, step)
             )
-            shop.tracker.artifact(folder / "card.json")
+            _log_expert(shop.tracker, card, folder)
         note.write_text(wanted)
         release()
+
+
+def _log_expert(tracker: Tracker, card: ExpertCard, folder: Path) -> None:
+    """How good an expert is, with its files, beside the open stage: card, calibration, and reliability diagram."""
+    figures = {f"{row.label}/{row.metric}": row.value for row in card.performance}
+    tracker.log({_METRIC.sub("_", name): value for name, value in figures.items()})
+    tracker.artifact(folder / "card.json")
+    tracker.artifact(folder / "calibration.json")
+    if (folder / "reliability.json").exists():
+        tracker.artifact(draw_reliability(folder))
 
 
 def train(recipe: Recipe, stages: Sequence[int] | None = None, resume: bool = False) -> Path:
@@ -107,7 +122,7 @@ def _stage(shop: Workshop, number: int, resume: bool) -> None:
         write_json(folder / "record.json", _record(shop, number))
         shop.tracker.artifact(folder / "record.json")
         if number >= 3:
-            experts = {c.name: (c.kind, recipe.out / "experts" / c.name) for c in recipe.experts} if number == 4 else {}
+            experts = shop.expert_folders if number == 4 else {}
             save_assistant(folder / "assistant", recipe.domain, folder / "model", experts, recipe.dialogues.overlay)
     release()
 
@@ -136,7 +151,10 @@ def _id(shop: Workshop, number: int) -> str:
     recipe = shop.recipe
     own = [recipe.stage(n)[0].model_dump_json() for n in range(1, number + 1)]
     model = [str(recipe.clip), str(recipe.decoder), str(recipe.tower), recipe.factor, recipe.seed, recipe.vocabulary]
-    last = [recipe.dialogues.model_dump_json(), *(e.model_dump_json() for e in recipe.experts)] if number == 4 else []
+    ready = {expert.name for expert in recipe.ready_experts} if number == 4 else set()
+    versions = [f"{card.name}@{card.version}" for card in (shop.cards if ready else ()) if card.name in ready]
+    trained = [expert.model_dump_json() for expert in recipe.experts]
+    last = [recipe.dialogues.model_dump_json(), *trained, *versions] if number == 4 else []
     decided = [shop.corpus.digest, own, model, last]
     for found in shop.records:
         stages = sorted(n for n in found.config.stages if n <= number)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from experts.examination import Trial
+from experts.examination import Trial, write_reliability
 from experts.network import NetworkExpert, card_of, digest_of, fill, load, save
 from experts.preparation import Input, n_features
 from experts.settings import ExpertConfig
-from experts.training import Log, Pairs, batch, fit, gather, seeded, usable
+from experts.training import Data, Log, Pairs, apart, batch, fit, gather, seeded, usable
+from experts.variation import Variation
 from fovea.errors import ConfigError
 from fovea.types import ExpertCard, Finding, Origin
 
@@ -78,24 +79,44 @@ def train(
             "Use the kind segmentation.",
         )
     device, labels = torch.device(device), tuple(config.labels)
-    data = gather(config, train, labels, masks=False)
+    learned, stopping, examined = apart(config, train, validation)
+    data = gather(config, learned, labels, masks=False)
+    held = gather(config, stopping, labels, masks=False) if stopping else None
     config = config.coded_by(data.codes)
     network = seeded(lambda: build(config), seed).to(device)
+    vary = Variation(config, data.sides, seed)
 
     def loss(indices: Tensor, generator: torch.Generator) -> Tensor:
-        pixels, _, _ = batch(config, data, indices, generator, device)
-        truth, known = (table[indices].float().to(device) for table in (data.present, data.assessed))
-        logits = network(pixels).float()
-        return functional.binary_cross_entropy_with_logits(logits, truth, known, reduction="sum") / known.sum().clamp(1)
+        pixels, _, _ = batch(config, data, indices, vary, generator, device)
+        return _cross_entropy(network(pixels).float(), data.present[indices], data.assessed[indices])
 
-    fit(network, loss, torch.ones(len(data), dtype=torch.long), config, seed, device, log)
-    trials = {label: Trial() for label in labels}
+    score = None if held is None else lambda: -mean_loss(network, held, device)
+    once = torch.ones(len(data), dtype=torch.long)
+    step = fit(network, loss, once, config, seed, device, log, score)
+    trials = {label: Trial(config.training.calibration, wanted.operating) for label, wanted in config.labels.items()}
     expert = ClassificationExpert(config, {}, network, card_of(config, network, data.digests), device)
     digests = []
-    for (study, facts), output in expert.looks(usable(config, validation)):
+    for (study, facts), output in expert.looks(usable(config, examined)):
         digests.append(study.digest)
         for label in facts.assessed.intersection(labels):
             trials[label].add(output[label], facts.finding(label) is not None)
     calibrations = {label: trial.calibration() for label, trial in trials.items()}
     rows = tuple(row for label, trial in trials.items() for row in trial.rows(label, digest_of(digests)))
-    return save(folder, config, calibrations, network, replace(expert.card, performance=rows))
+    card = save(folder, config, calibrations, network, replace(expert.card, performance=rows))
+    write_reliability(folder, trials)
+    if log:
+        log(f"{config.name}/best step", step, step)
+    return card
+
+
+def mean_loss(network: nn.Module, data: Data, device: torch.device) -> float:
+    """The cross-entropy over studies: finer than the AUROC, which a few studies soon bring to 1."""
+    with torch.inference_mode():
+        logits = torch.cat([network(pixels[None].to(device).float()).float() for pixels in data.pixels])
+    return float(_cross_entropy(logits, data.present, data.assessed))
+
+
+def _cross_entropy(logits: Tensor, present: Tensor, assessed: Tensor) -> Tensor:
+    """Over the labels that were looked for."""
+    truth, known = present.to(logits), assessed.to(logits)
+    return functional.binary_cross_entropy_with_logits(logits, truth, known, reduction="sum") / known.sum().clamp(1)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from experts.preparation import choose, prepare
 from experts.settings import ExpertConfig
+from experts.variation import Variation
 from fovea.errors import ConfigError
 from fovea.progress import track
 from fovea.types import Bools, Code, Facts, Mask, Study
@@ -25,16 +25,16 @@ Log = Callable[[str, float, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Studies in the network's size, on the CPU. The slice axis is left out where there is only one.
+    """Studies as the network reads them, on the CPU; each may have another shape. Without a slice axis of one slice.
 
-    `pixels` float16 (study, feature, …); `planes` uint8 (study, plane, …): validity, then the masks as bits, eight to
-    a plane; `sizes` int (study, label), the pixels of each mask, and `spots` (study, label, spot, axis), some of them;
+    `pixels` float16 (feature, …) of each study; `planes` uint8 (plane, …): validity, then the masks as bits, eight to a
+    plane; `sizes` int (study, label), the pixels of each mask, and `spots` (study, label, spot, axis), some of them;
     `present` and `assessed` bool (study, label); `drawn` bool: whether the truth has the label's mask, or knows that it
     is empty.
     """
 
-    pixels: Tensor
-    planes: Tensor
+    pixels: tuple[Tensor, ...]
+    planes: tuple[Tensor, ...]
     sizes: Tensor
     spots: Tensor
     present: Tensor
@@ -45,6 +45,21 @@ class Data:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @property
+    def areas(self) -> Tensor:
+        """How many pixels each study has."""
+        return torch.tensor([pixels[0].numel() for pixels in self.pixels])
+
+    @property
+    def sides(self) -> list[tuple[int, int]]:
+        """The smallest and the largest number of pixels along each axis."""
+        shapes = [pixels.shape[1:] for pixels in self.pixels]
+        return [(min(sides), max(sides)) for sides in zip(*shapes, strict=True)]
+
+    def masks(self, study: int) -> Tensor:
+        """The masks of a study, float (label, …)."""
+        return _unpack(self.planes[study][None], self.sizes.shape[1])[0]
 
 
 def usable(config: ExpertConfig, pairs: Pairs) -> Iterator[tuple[Study, Facts]]:
@@ -67,7 +82,7 @@ def gather(config: ExpertConfig, pairs: Pairs, labels: Sequence[str], *, masks: 
         seen = prepare(config, study)
         digests.append(study.digest)
         codes |= {finding.label: finding.code for finding in facts.findings}
-        shapes = np.zeros((len(labels) if masks else 0, *config.size), bool)
+        shapes = np.zeros((len(labels) if masks else 0, *seen.valid.shape), bool)
         truth = np.zeros((3, len(labels)), bool)
         for place, label in enumerate(labels):
             finding = facts.finding(label)
@@ -80,8 +95,22 @@ def gather(config: ExpertConfig, pairs: Pairs, labels: Sequence[str], *, masks: 
         flat = 0 if config.size[0] == 1 else slice(None)
         arrays = (seen.pixels[:, flat].astype(np.float16), bits[:, flat], *_spots(shapes[:, flat]), *truth)
         rows.append(tuple(map(torch.from_numpy, arrays)))
-    pixels, planes, sizes, spots, present, assessed, drawn = (torch.stack(column) for column in zip(*rows, strict=True))
+    pixels, planes, *tables = zip(*rows, strict=True)
+    sizes, spots, present, assessed, drawn = (torch.stack(table) for table in tables)
     return Data(pixels, planes, sizes, spots, present, assessed, drawn, codes, tuple(digests))
+
+
+def apart(config: ExpertConfig, train: Pairs, validation: Pairs) -> tuple[Pairs, Pairs, Pairs]:
+    """What the network learns from, what tells when to stop (nothing without `patience`), and what calibrates.
+
+    They follow one another in the order given, in which the studies of a patient or place usually stand together.
+    """
+    if not config.training.patience:
+        return train, (), validation
+    if len(validation) >= 40:
+        return train, validation[: len(validation) // 4], validation[len(validation) // 4 :]
+    last = len(train) - max(len(train) // 8, 1)
+    return train[:last], train[last:], validation
 
 
 def _spots(shapes: Bools) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -101,69 +130,59 @@ def _unpack(planes: Tensor, labels: int) -> Tensor:
 
 
 def batch(
-    config: ExpertConfig, data: Data, indices: Tensor, generator: torch.Generator, device: torch.device
+    config: ExpertConfig,
+    data: Data,
+    indices: Tensor,
+    vary: Variation,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Features (study, feature, …), validity (study, 1, …) and masks (study, label, …) of some studies, varied.
 
-    What makes each showing a little different: position, scale and a small turn; contrast and brightness; mirroring
-    and quarter turns where the recipe allows them. With `crop`, a part of the picture, every other time around a
-    pixel of some mask, of a small one rather than a large one.
+    Where a study is larger than the window, every other window is around a pixel of some mask, of a small one rather
+    than a large one. MONAI's crops by label take labels that exclude each other; ours may overlap, and are kept as
+    bits.
     """
-    training = config.training
-    pixels, planes = data.pixels[indices].to(device).float(), data.planes[indices].to(device)
-    n, dims, shape = len(indices), pixels.ndim - 2, pixels.shape[2:]
-    size = [min(training.crop or side, side) if axis >= dims - 2 else side for axis, side in enumerate(shape)]
-    middle = 0.16 * (torch.rand(n, dims, generator=generator) - 0.5)
-    if training.crop:
-        middle = _middles(data, indices, torch.tensor(size), torch.tensor(shape), generator)
-    part = torch.tensor(size[::-1]) / torch.tensor(shape[::-1])
-    if training.crop or torch.rand(1, generator=generator) < 0.7:
-        grid = functional.affine_grid(_affine(middle, part, generator), [n, 1, *size], align_corners=False).to(device)
-        pixels = functional.grid_sample(pixels, grid, align_corners=False)
-        planes = functional.grid_sample(planes.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
-    if training.turns:
-        across, along, around = (torch.rand(3, generator=generator) < 0.5).tolist()
-        axes = [axis for axis, wanted in ((-1, across), (-2, along)) if wanted]
-        pixels, planes = pixels.flip(axes), planes.flip(axes)
-        if around and pixels.shape[-1] == pixels.shape[-2]:
-            pixels, planes = pixels.transpose(-1, -2), planes.transpose(-1, -2)
-    light = torch.ones(2, n, pixels.shape[1])
-    own = len(config.channels)
-    light[0, :, : 2 * own] = 0.85 + 0.3 * torch.rand(n, 1, generator=generator)
-    light[1] = 0
-    light[1, :, :own] = 0.12 * (torch.rand(n, 1, generator=generator) - 0.5)
-    gain, offset = light.view(2, n, -1, *([1] * dims)).to(device)
-    valid = planes[:, :1].float()
-    varied = (pixels * gain + offset) * valid
-    varied = varied.contiguous(memory_format=_layout(config))
-    return varied, valid, _unpack(planes, data.sizes.shape[1])
+    spare, pixels, planes = vary.spare(), [], []
+    size = [side + more for side, more in zip(vary.size, spare, strict=True)]
+    for study in indices.tolist():
+        start = _start(data, study, vary.size, generator)
+        start = [first - more // 2 for first, more in zip(start, spare, strict=True)]
+        pixels.append(_window(data.pixels[study], start, size))
+        planes.append(_window(data.planes[study], start, size))
+    varied, bits = vary(torch.stack(pixels).to(device).float(), torch.stack(planes).to(device))
+    valid = bits[:, :1].float()
+    varied = (varied * valid).contiguous(memory_format=_layout(config))
+    return varied, valid, _unpack(bits, data.sizes.shape[1])
 
 
-def _middles(data: Data, indices: Tensor, size: Tensor, shape: Tensor, generator: torch.Generator) -> Tensor:
-    """Where the middle of a part lies in the whole, which reaches from -1 to 1: (study, axis), in order x, y, z."""
-    n, part = len(indices), size / shape
-    middle = (2 * torch.rand(n, len(shape), generator=generator) - 1) * (1 - part)
-    sizes = data.sizes[indices]
-    around = (torch.rand(n, generator=generator) < 0.5) & (sizes.sum(1) > 0)
-    rarity = torch.where(sizes > 0, sizes.clamp(min=1).float().rsqrt(), 0.0)
-    for study in torch.nonzero(around)[:, 0].tolist():
-        label = torch.multinomial(rarity[study], 1, generator=generator)
-        spot = data.spots[indices[study], label, torch.randint(32, (1,), generator=generator)][0]
-        middle[study] = ((2 * spot + 1) / shape - 1).clamp(part - 1, 1 - part)
-    return middle.flip(1)
+def _start(data: Data, study: int, size: Sequence[int], generator: torch.Generator) -> list[int]:
+    """The first pixel of a window of a study."""
+    room = torch.tensor(data.pixels[study].shape[1:]) - torch.tensor(size)
+    if not room.any():
+        return room.tolist()
+    sizes = data.sizes[study]
+    if torch.rand(1, generator=generator) < 0.5 and sizes.any():
+        rarity = torch.where(sizes > 0, sizes.clamp(min=1).float().rsqrt(), 0.0)
+        label = torch.multinomial(rarity, 1, generator=generator)
+        spot = data.spots[study, label, torch.randint(32, (1,), generator=generator)][0]
+        first = spot - torch.tensor(size) // 2
+    else:
+        first = (torch.rand(len(size), generator=generator) * (room + 1)).long()
+    return first.minimum(room).clamp(min=0).tolist()
 
 
-def _affine(middle: Tensor, part: Tensor, generator: torch.Generator) -> Tensor:
-    """Matrices (study, axis, axis + 1) for parts with these middles, turned by 7 degrees and scaled by 12 % at most."""
-    n, dims = middle.shape
-    turn, scale = torch.rand(2, n, generator=generator) * 0.24 - 0.12
-    theta = torch.zeros(n, dims, dims + 1)
-    theta[:, range(dims), range(dims)] = (1 + scale)[:, None]
-    theta[:, 0, 0] = theta[:, 1, 1] = (1 + scale) * torch.cos(turn)
-    theta[:, 0, 1], theta[:, 1, 0] = -(1 + scale) * torch.sin(turn), (1 + scale) * torch.sin(turn)
-    theta[:, :, :dims] *= part
-    theta[:, :, dims] = middle
-    return theta
+def _window(array: Tensor, start: Sequence[int], size: Sequence[int]) -> Tensor:
+    """A part of an array (channel, …), 0 where it reaches beyond."""
+    bounds = [
+        (max(first, 0), min(first + side, n)) for first, side, n in zip(start, size, array.shape[1:], strict=True)
+    ]
+    inner = array[(slice(None), *(slice(*bound) for bound in bounds))]
+    if inner.shape[1:] == torch.Size(size):
+        return inner
+    out = array.new_zeros(len(array), *size)
+    out[(slice(None), *(slice(a - first, b - first) for (a, b), first in zip(bounds, start, strict=True)))] = inner
+    return out
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -192,8 +211,12 @@ def fit(
     seed: int,
     device: torch.device,
     log: Log | None,
-) -> None:
+    score: Callable[[], float] | None = None,
+) -> int:
     """Train a network in place: AdamW, one cycle of the rate, each study so many `times` in every pass.
+
+    With `score`, which is better the higher, it is asked every `check` steps and at the end; training stops after
+    `patience` checks without a better one, and the best weights are kept. Returns how many steps the weights have seen.
 
     An update whose gradient is not finite is left out. Volumes are trained in float32 on a CPU: there oneDNN's bfloat16
     gradients of small 3-D convolutions read memory that was never written, as of PyTorch 2.15, and are now and then not
@@ -209,6 +232,7 @@ def fit(
     network.train()
     network.to(memory_format=_layout(config))
     exact = config.size[0] > 1 and device.type == "cpu"
+    best = _Best(network, training.patience, training.steps)
     for step in track(range(training.steps), f"{config.name}: training"):
         while len(queue) < min(training.batch, len(times)):
             queue = torch.cat((queue, every[torch.randperm(len(every), generator=generator)]))
@@ -222,7 +246,41 @@ def fit(
         schedule.step()
         if log and (step % 10 == 0 or step == training.steps - 1):
             log(f"{config.name}/loss", float(value.detach()), step)
+        done = step + 1
+        if score and (done % training.check == 0 or done == training.steps):
+            network.eval()
+            value_now = score()
+            network.train()
+            if log:
+                log(f"{config.name}/validation score", value_now, step)
+            if best.missed(value_now, done):
+                break
     network.eval()
+    return best.restore()
+
+
+class _Best:
+    """The best weights of a network so far."""
+
+    def __init__(self, network: nn.Module, patience: int, steps: int) -> None:
+        self._network, self._patience, self.step = network, patience, steps
+        self._score, self._waited = -math.inf, 0
+        self._weights: dict[str, Tensor] = {}
+
+    def missed(self, score: float, step: int) -> bool:
+        """Remember the weights if the score is better; whether there have been too many that are not."""
+        if score > self._score:
+            self._score, self._waited, self.step = score, 0, step
+            self._weights = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
+        else:
+            self._waited += 1
+        return 0 < self._patience <= self._waited
+
+    def restore(self) -> int:
+        """Put them back; returns their step."""
+        if self._weights:
+            self._network.load_state_dict(self._weights)
+        return self.step
 
 
 def _layout(config: ExpertConfig) -> torch.memory_format:
