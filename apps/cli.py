@@ -29,13 +29,16 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich costs help half a second
     help="Make, check and use specialist vision-language models that know when to ask an expert network.",
 )
-experts_app = typer.Typer(invoke_without_command=True, help="List the kinds of expert, or train a recipe's experts.")
+experts_app = typer.Typer(invoke_without_command=True, help="List the kinds of expert, train, run or show experts.")
 app.add_typer(experts_app, name="experts")
 app.add_typer(data_app, name="data")
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A recipe (YAML).", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Changes to the recipe.", show_default=False)
+]
+Write = Annotated[
+    str, typer.Option(metavar="A,B", help="Outputs for other systems to write too, such as dicom-seg or cog, or all.")
 ]
 Model = Annotated[
     str,
@@ -112,7 +115,7 @@ def experts(context: typer.Context) -> None:
     from fovea import registry
 
     if context.invoked_subcommand is None:
-        plugins = registry.plugins("fovea.experts")
+        plugins = registry.listed("fovea.experts")
         _table(("kind", "from", "state"), [(n, p.origin, p.lacks or "ready") for n, p in plugins.items()])
 
 
@@ -123,6 +126,61 @@ def experts_train(config: Config, overrides: Overrides = None) -> None:
     from curriculum.run import train_experts
 
     train_experts(recipe)
+
+
+Expert = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="An expert's folder, its name in a run, or a kind.", show_default=False),
+]
+Run = Annotated[
+    Path | None, typer.Option("--in", metavar="RUN", help="The run whose expert NAME is.", show_default=False)
+]
+
+
+@experts_app.command("run")
+def experts_run(
+    name: Expert,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file, or the folder of a series.")],
+    run: Run = None,
+    argument: Annotated[str, typer.Option(help="What to ask for; all that it knows if left out.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where picture, JSON and text go.", show_default=False)
+    ] = None,
+    write: Write = "",
+) -> None:
+    """Ask an expert about a study, without a language model; large scenes become a map in DIR."""
+    from apps import experts as consulting
+
+    if write and out is None:
+        raise ConfigError("--write without --out", "a folder to write to")
+    from apps.outputs import named
+
+    expert = consulting.open_expert(name, run)
+    done = consulting.consult(expert, file, argument, out)
+    typer.echo(f"{done.card.name}@{done.card.version} on {done.domain.describe(done.study)}\n")
+    _table(("label", "present", "probability", "measures", "location"), consulting.finding_rows(done.findings))
+    typer.echo(f"\n{done.notice}")
+    if out is not None:
+        models = consulting.model_items(expert, name, run) if write else ()
+        paths, refused = consulting.write(done, out, named(write), models)
+        for path in paths:
+            typer.echo(str(path))
+        for output, reason in refused.items():
+            typer.echo(f"no {output}: {reason}")
+
+
+@experts_app.command("show")
+def experts_show(name: Expert, run: Run = None) -> None:
+    """Print what an expert takes, answers and is worth."""
+    from apps import experts as consulting
+
+    card = consulting.open_expert(name, run).card
+    _table(("", ""), [*consulting.card_rows(card), ("", "")], head=False)
+    rows = consulting.performance_rows(card)
+    if rows:
+        _table(("label", "metric", "value", "95 % interval", "cases"), rows)
+    else:
+        typer.echo("Its performance was not measured.")
 
 
 @app.command()
@@ -208,8 +266,10 @@ def report(
     model: Model,
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, folders and series.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the reports go.")],
+    write: Write = "",
 ) -> None:
     """Write a report for every study that has none yet."""
+    from apps.outputs import named
     from apps.report.batch import Done, Outcome, write_reports
     from apps.service import Item, Service, find_studies, installed_domains
     from fovea.progress import track
@@ -226,7 +286,7 @@ def report(
         if not isinstance(outcome, Done):
             typer.echo(f"input {outcome.number}, {item.files[0]}: {outcome.happened}", err=True)
 
-    batch = write_reports(service, inputs, out, notify)
+    batch = write_reports(service, inputs, out, notify, named(write))
     next(bar, None)
     reused = sum(done.reused for done in batch.done)
     typer.echo(f"{len(batch.done)} reports ({reused} from before), {len(batch.failures)} failures: {batch.index}")

@@ -58,6 +58,32 @@ def data_import(
         typer.echo(f"missing files: {info['missing_files']}")
 
 
+@data_app.command("export-dialogues")
+def data_export_dialogues(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A recipe whose experts are trained.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Where JSON and images go.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Changes to the recipe.", show_default=False)
+    ] = None,
+    questions: Annotated[int, typer.Option(help="Dialogues a study, at most.", min=1)] = 4,
+) -> None:
+    """Write dialogues with experts as VILA-M3 reads them: LLaVA's JSON by split, and the images."""
+    from curriculum.data.vila import Exporter
+    from curriculum.recipe import Recipe
+    from curriculum.tracking import Tracker
+    from curriculum.workshop import Workshop
+    from experts.cache import FindingsCache
+    from fovea.config import load
+
+    recipe = load(Recipe, config, overrides or ())
+    shop = Workshop(recipe, Tracker(recipe, ""))
+    cache = FindingsCache(recipe.out / "findings")
+    counts = Exporter(shop.domain, shop.corpus, shop.experts, cache, recipe.dialogues, recipe.seed).write(
+        out, questions
+    )
+    typer.echo(f"{', '.join(f'{n} {split}' for split, n in counts.items())} dialogues in {out}")
+
+
 @data_app.command("check")
 def data_check(
     directory: Annotated[

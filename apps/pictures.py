@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from io import BytesIO
 
@@ -12,9 +12,10 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 from apps.geometry import edges, round_length, scale
+from fovea.colors import color_of
 from fovea.contracts import Domain
 from fovea.overlay import overlay
-from fovea.types import Bytes, Finding, Mask, Panel, Picture, Study, Term, View
+from fovea.types import Bytes, Finding, Panel, Picture, Study, Term, View
 from fovea.verbal import number
 
 _FRONTAL = {"PA", "AP"}
@@ -106,25 +107,9 @@ def layer(picture: Picture, finding: Finding, vocabulary: Iterable[Term]) -> Byt
     return np.concatenate((color, weight * 255), -1).round().clip(0, 255).astype(np.uint8)
 
 
-def key_slices(study: Study, findings: Sequence[Finding], limit: int = 4) -> list[tuple[int, int]]:
-    """(image, slice) where present findings of a volume show most, smallest findings first."""
-    masks = [
-        (finding.image, finding.region.data)
-        for finding in findings
-        if finding.present and isinstance(finding.region, Mask) and study.images[finding.image].grid.shape[0] > 1
-    ]
-    shown = [
-        (image, int(np.argmax(data.sum((1, 2)))))
-        for image, data in sorted(masks, key=lambda m: int(m[1].sum()))
-        if data.any()
-    ]
-    return list(dict.fromkeys(shown))[:limit]
-
-
 def color(finding: Finding, vocabulary: Iterable[Term]) -> str:
     """The colour of a finding's overlay as #rrggbb."""
-    found = next((term.color for term in vocabulary if term.label == finding.label), (255, 255, 0))
-    return "#{:02x}{:02x}{:02x}".format(*found)
+    return "#{:02x}{:02x}{:02x}".format(*color_of(finding.label, vocabulary))
 
 
 def png(pixels: Bytes) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol
 
 from fovea import registry
 from fovea.contracts import Domain, Expert
@@ -27,6 +27,11 @@ class Assistant(Protocol):
     @property
     def provenance(self) -> Mapping[str, str]:
         """Names, versions and digests of all that answers; equal for equal models."""
+        ...
+
+    @property
+    def model_items(self) -> Sequence[Mapping[str, Any]]:
+        """STAC items of the experts that can be described."""
         ...
 
     def ask(self, study: Study, question: str, use_experts: bool = True) -> Answer: ...

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fovea.types import Answer, Finding, Measure, Support
+from fovea.types import Answer, Finding, Measure, Report, Support
 from fovea.verbal import figure, number, words
 
 DRAFT = "Draft, not reviewed. Not for clinical use."
@@ -21,6 +21,11 @@ SUPPORT: Mapping[Support, str] = {
 
 _UNITS = {"1": "", "deg": "°", "m2": " m²", "cm2": " cm²", "mm2": " mm²", "km2": " km²"}
 _SQUARE = re.compile(r"(?<=\d )([cmk]?m)2\b")
+
+
+def state_line(report: Report) -> str:
+    """The state of a report, for a reader: that nobody has checked it, or who has."""
+    return DRAFT if report.state == "draft" else f"State: {report.state}, by {report.reviewer}."
 
 
 def chance(score: float) -> str:

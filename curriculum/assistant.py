@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from curriculum.data.findings import claimed
 from curriculum.prompts import opening
 from curriculum.strategy import LONG, SHORT, Case, converse
 from curriculum.tracking import download
+from experts.model_item import describe
 from fovea import __version__, registry
 from fovea.contracts import Domain, Expert
 from fovea.errors import ExpertError, ModelError
@@ -36,6 +38,7 @@ class Assistant:
     model: VisionLanguageModel
     experts: tuple[Expert, ...]
     overlays: bool = True
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def open(cls, reference: str) -> Assistant:
@@ -46,11 +49,13 @@ class Assistant:
         if found is None:
             raise ModelError(f"{reference} holds no model", "a run's folder, a model folder, or models:/NAME@ALIAS")
         note = read_json(found / "assistant.json")
+        folders = {name: found / "experts" / name for name in note["experts"]}
         experts = tuple(
-            registry.expert_kind(kind).open(found / "experts" / name) for name, kind in note["experts"].items()
+            registry.expert_kind(kind).open(folders[name] if folders[name].is_dir() else None)
+            for name, kind in note["experts"].items()
         )
         model = VisionLanguageModel.open(found / "model")
-        return cls(registry.domain(note["domain"]), model, experts, note["overlays"])
+        return cls(registry.domain(note["domain"]), model, experts, note["overlays"], folders)
 
     @cached_property
     def provenance(self) -> Mapping[str, str]:
@@ -65,6 +70,13 @@ class Assistant:
             "experts": ", ".join(experts) or "none",
             "digest": whole,
         }
+
+    @cached_property
+    def model_items(self) -> tuple[Mapping[str, Any], ...]:
+        """The STAC items of those experts that can be described."""
+        folders = [(expert, self.folders.get(expert.card.name)) for expert in self.experts]
+        items = [describe(expert, folder) for expert, folder in folders if folder and folder.is_dir()]
+        return tuple(item for item in items if item)
 
     @property
     def cards(self) -> tuple[ExpertCard, ...]:
@@ -108,13 +120,11 @@ class Assistant:
 
 
 def save_assistant(
-    folder: Path, domain: str, model: Path, experts: Mapping[str, tuple[str, Path]], overlays: bool
+    folder: Path, domain: str, model: Path, experts: Mapping[str, tuple[str, Path | None]], overlays: bool
 ) -> None:
     """Put a model and its experts (name to kind and folder) into one folder that `Assistant.open` takes."""
-    for source, target in [
-        (model, folder / "model"),
-        *((place, folder / "experts" / n) for n, (_, place) in experts.items()),
-    ]:
+    places = ((folder / "experts" / name, place) for name, (_, place) in experts.items() if place)
+    for target, source in [(folder / "model", model), *places]:
         if target.exists():
             shutil.rmtree(target)
         shutil.copytree(source, target)

@@ -42,6 +42,17 @@ class RecordsConfig(Config):
         return path
 
 
+class ReadyExpert(Config):
+    """An expert that is not trained here: a rule without weights, a foreign model, or one of another run."""
+
+    name: str
+    """The name on its card."""
+    kind: str
+    """The entry point in `fovea.experts` that opens it."""
+    folder: Path | None = None
+    """Where it lies; kinds without weights need none."""
+
+
 class DataConfig(Config):
     """Where the studies come from, and how they are divided by patient or place."""
 
@@ -172,6 +183,8 @@ class Recipe(Config):
     """A pretrained tokenizer (folder or hub name) instead."""
     experts: tuple[ExpertConfig, ...] = ()
     """Experts that are trained, and then offered in stage 4."""
+    ready_experts: tuple[ReadyExpert, ...] = ()
+    """Experts that are offered as they are."""
     clip: str | dict[str, Any]
     """Stage 1 starts from this: open_clip config keys for a new model, or a folder or hub name of a pretrained one."""
     tower: str | None = None
@@ -190,6 +203,13 @@ class Recipe(Config):
     """MLflow experiment."""
     tracking: str | None = None
     """MLflow tracking URI; by default a sqlite file beside the run's folder."""
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        names = Counter([*(e.name for e in self.experts), *(e.name for e in self.ready_experts)])
+        if doubled := [name for name, n in names.items() if n > 1]:
+            raise ValueError(f"two experts named {', '.join(doubled)}: rename one")
+        return self
 
     def stage(self, number: int) -> tuple[StageConfig, dict[str, Any]]:
         """The stage with everything set, and what it inherited. Phases are not inherited from stage 1."""

@@ -50,17 +50,26 @@ class Workshop:
     def folder(self, stage: int) -> Path:
         return self.recipe.out / f"stage{stage}"
 
+    @property
+    def expert_folders(self) -> dict[str, tuple[str, Path | None]]:
+        """Kind and folder of each expert by name, those that are trained first."""
+        trained = {
+            config.name: (config.kind, self.recipe.out / "experts" / config.name) for config in self.recipe.experts
+        }
+        return trained | {ready.name: (ready.kind, ready.folder) for ready in self.recipe.ready_experts}
+
     @cached_property
     def experts(self) -> tuple[Expert, ...]:
-        """The recipe's experts, trained; raises ConfigError when one is not."""
+        """The recipe's experts, opened; raises ConfigError when one is not trained, or is named otherwise."""
         opened = []
-        for config in self.recipe.experts:
-            folder = self.recipe.out / "experts" / config.name
-            if not (folder / "card.json").exists():
-                raise ConfigError(
-                    f"expert {config.name!r} is not trained", "its folder", "Run `fovea experts train` first."
-                )
-            opened.append(registry.expert_kind(config.kind).open(folder))
+        for name, (kind, folder) in self.expert_folders.items():
+            own = name in {config.name for config in self.recipe.experts}
+            if own and folder and not (folder / "card.json").exists():
+                raise ConfigError(f"expert {name!r} is not trained", "its folder", "Run `fovea experts train` first.")
+            expert = registry.expert_kind(kind).open(folder)
+            if expert.card.name != name:
+                raise ConfigError(f"expert {name!r} whose card says {expert.card.name!r}", "the name on the card")
+            opened.append(expert)
         return tuple(opened)
 
     @property

@@ -152,6 +152,7 @@ class Oracle:
     """An assistant without a network: two findings and an absent one, a contradiction and a failed expert."""
 
     experts = ()
+    model_items = ()
 
     def __init__(self, version: str = "1") -> None:
         self.domain = Toy()

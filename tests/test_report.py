@@ -17,16 +17,18 @@ import pytest
 from PIL import Image as Pillow
 
 from apps.geometry import edges, round_length, scale
-from apps.pictures import annotated, draw, key_slices, layer
+from apps.pictures import annotated, color, draw, layer
 from apps.report.batch import write, write_reports
 from apps.report.document import report_key, to_document, to_text
-from apps.report.html import study_page
+from apps.report.html import figures, study_page
 from apps.service import Inputs, Service, find_studies, installed_domains
-from apps.wording import chance, cited, claims, quantity
+from apps.wording import Claim, chance, cited, claims, quantity
+from fovea.colors import legend
 from fovea.errors import InputError
 from fovea.jsonable import from_json
+from fovea.key_slices import key_slices
 from fovea.overlay import overlay
-from fovea.types import DETECTOR, LPS, Answer, Grid, Measure, Picture, Study, View
+from fovea.types import DETECTOR, LPS, Answer, Box, Grid, Instance, Measure, Picture, Study, View
 
 
 def _service(version: str = "1") -> tuple[Service, toys.Oracle]:
@@ -147,15 +149,27 @@ def test_scale_bar_has_the_length_that_it_names(tmp_path: Path) -> None:
     assert bar.sum() * 0.8 * 200 / 600 == pytest.approx(20, abs=0.8)  # 2 cm is the largest round part of 128 mm / 3
 
 
-def test_key_slices_show_the_small_finding_first(tmp_path: Path) -> None:
-    study = _study(tmp_path, "volume")
+def test_the_pages_pictures_are_the_key_slices_with_a_legend(tmp_path: Path) -> None:
+    study, domain = _study(tmp_path, "volume"), toys.Toy()
     findings = toys.Oracle().findings(study)
-    (image, slice_), *rest = key_slices(study, findings)
-    assert image == 0
-    assert findings[1].region.data[slice_].any()
-    assert len(rest) == 1
-    assert key_slices(study, findings, limit=1) == [(image, slice_)]
-    assert key_slices(_study(tmp_path, "film"), findings) == []
+    known = claims(toys.Oracle().report(study).answers)
+    overview, *shown = figures(domain, study, known)
+    assert [figure.caption for figure in shown] == [
+        f"Slice {key.slice + 1} of 12" for key in key_slices(study, findings)
+    ]
+    assert overview.legend == legend(findings, domain.vocabulary) != ""
+    assert overview.legend in study_page(domain, toys.Oracle().report(study))
+    assert [color(finding, domain.vocabulary) for finding in findings[:2]] == ["#40a0ff", "#ffaa00"]
+    assert color(replace(findings[0], label="unheard_of"), domain.vocabulary) != "#ffff00"
+
+
+def test_instances_without_a_region_are_drawn_too(tmp_path: Path) -> None:
+    study, domain = _study(tmp_path, "scene"), toys.Toy()
+    finding = replace(
+        toys.Oracle().findings(study)[1], region=None, instances=(Instance(Box((0, 9, 9), (1, 60, 60)), 0.9),)
+    )
+    (figure,) = figures(domain, study, [Claim(1, finding)])
+    assert [item.name for item in figure.layers] == ["nodule"]
 
 
 # One report

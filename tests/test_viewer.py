@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
+from zipfile import ZipFile
 
 import apps_toys as toys
 import pytest
@@ -31,7 +32,7 @@ _SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import apps_toys
+import {module} as toys
 import streamlit as st
 from apps.service import Service
 from apps.viewer.main import page
@@ -39,7 +40,7 @@ from apps.viewer.session import Run
 
 @st.cache_resource
 def runs():
-    oracle = apps_toys.Oracle()
+    oracle = toys.Oracle()
     return {{"toy": Run(Service(oracle.domain, lambda: oracle), Path({samples!r}))}}
 
 page(runs())
@@ -49,11 +50,21 @@ page(runs())
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
     """The viewer's page on toy studies: a film, a scene and a volume."""
+    return _script(tmp_path, "apps_toys")
+
+
+@pytest.fixture
+def writing(tmp_path: Path) -> Path:
+    """The same of a domain that writes files for other systems."""
+    return _script(tmp_path, "writing_toys")
+
+
+def _script(tmp_path: Path, module: str) -> Path:
     samples = tmp_path / "samples"
     for kind in toys.SHAPES:
         toys.write(samples, kind, 5)
     path = tmp_path / "script.py"
-    path.write_text(_SCRIPT.format(tests=str(Path(__file__).parent), samples=str(samples)))
+    path.write_text(_SCRIPT.format(tests=str(Path(__file__).parent), samples=str(samples), module=module))
     return path
 
 
@@ -126,6 +137,27 @@ def test_the_report_is_written_once_and_can_be_taken_along(app: AppTest) -> None
     assert [button.label for button in app.get("download_button")] == ["Download HTML", "Download JSON"]
     assert "Measurements asked for" in app.get("iframe")[0].proto.srcdoc
     assert "right nodule, count 1, longest diameter 12.4 mm" in _labels(app)
+
+
+def test_files_for_other_systems_come_as_one_zip_with_what_could_not_be(writing: Path) -> None:
+    app = AppTest.from_file(str(writing), default_timeout=60).run()
+    app.button(key="write").click().run()
+    assert not app.exception
+    assert "No person has verified these files" in _html(app)
+    app.button(key="make").click().run()
+    assert not app.exception
+    assert "No slices: A film; expected a volume." in [caption.value for caption in app.caption]
+    assert app.get("download_button")[-1].label == "Download 2 files as ZIP"
+    assert [text.value for text in app.text if "findings.csv" in text.value] == ["catalog.txt\nfindings.csv"]
+    app.multiselect(key="outputs").set_value(["slices"]).run()
+    assert [button.label for button in app.get("download_button")] == ["Download HTML", "Download JSON"]
+    app.button(key="make").click().run()
+    assert app.error[0].value.startswith("A film; expected a volume.")
+    app.selectbox(key="study-Samples").select_index(2).run()
+    app.button(key="write").click().run()
+    app.multiselect(key="outputs").set_value(["slices"]).run()
+    app.button(key="make").click().run()
+    assert app.get("download_button")[-1].label == "Download 1 file as ZIP"
 
 
 def test_another_study_starts_afresh_and_a_volume_has_slices(app: AppTest) -> None:
@@ -222,11 +254,11 @@ def test_the_viewer_needs_a_folder_of_runs(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def server(script: Path) -> Iterator[str]:
+def server(writing: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    child = subprocess.Popen(_headless(script, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(_headless(writing, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(150):
@@ -269,7 +301,14 @@ def test_in_a_browser(server: str, tmp_path: Path) -> None:
         page.get_by_role("button", name="Write the draft report").click()
         expect(page.frame_locator("iframe").get_by_text("Findings of the experts")).to_be_visible(timeout=30_000)
         page.wait_for_timeout(700)
+        page.get_by_role("button", name="Make the files").click()
+        expect(page.get_by_text("No slices: A film")).to_be_visible(timeout=30_000)
+        page.wait_for_timeout(700)
         page.screenshot(path=look / "look_app_report.png")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download 2 files as ZIP").click()
+        with ZipFile(download.value.path()) as whole:
+            assert whole.namelist() == ["catalog.txt", "findings.csv"]
         with page.expect_download() as download:
             page.get_by_role("button", name="Download JSON").click()
         assert json.loads(Path(download.value.path()).read_text())["state"] == "draft"

@@ -11,13 +11,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from apps.report.document import SCHEMA, report_key, to_document, to_text
+from apps.outputs import drop_outputs, keep_outputs, kept_outputs, writer_of
+from apps.report.document import SCHEMA, from_document, report_key, to_document, to_text
 from apps.report.html import index_page, study_page
 from apps.service import Inputs, Item, Service, in_words
 from fovea.errors import FoveaError, InputError, UnsupportedError
 from fovea.types import Study
 
 INDEX = "index"
+NO_REPORT, NO_FILES = "No report was written.", "The report is there; no file for other systems was written."
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,13 @@ class Done:
 
 @dataclass(frozen=True)
 class Failure:
-    """An input without a report: its number in the list, the start of its files' hash, and a reason in words."""
+    """An input without what was wanted: its number in the list, the start of its files' hash, and a reason in words."""
 
     number: int
     digest: str
     happened: str
     remedy: str
-    missing: str = "No report was written."
+    missing: str = NO_REPORT
 
 
 Outcome = Done | Failure
@@ -53,24 +55,34 @@ class Batch:
 
 
 def write_reports(
-    service: Service, inputs: Inputs, out: Path, notify: Callable[[Item, Outcome], None] = lambda _item, _outcome: None
+    service: Service,
+    inputs: Inputs,
+    out: Path,
+    notify: Callable[[Item, Outcome], None] = lambda _item, _outcome: None,
+    outputs: Sequence[str] | None = None,
 ) -> Batch:
     """One HTML and one JSON file a study, named by its id, and an index with failures first.
 
-    A study whose report is there, made by the same model and templates, is skipped. A failure stops only
-    its own study. Raises InputError when `out` cannot be written.
+    With `outputs`, a folder of that name holds the files of those outputs of the domain's `Writer`, () for all that a
+    study and its findings allow. A study whose report is there, made by the same model and templates, is skipped. A
+    failure stops only its own study. Raises InputError when `out` cannot be written, UnsupportedError for an output
+    that the domain does not have.
     """
+    if outputs is not None:
+        writer_of(service.domain, outputs)
     _make(out)
     done: list[Done] = []
     failures: list[Failure] = []
     for number, item in enumerate(inputs.items, start=1):
-        outcome = _attempt(service, item, number, out)
+        outcome = _attempt(service, item, number, out, outputs)
         (done if isinstance(outcome, Done) else failures).append(outcome)  # type: ignore[arg-type]
         notify(item, outcome)
     rows = sorted(_summaries(out), key=lambda row: (-row["doubts"], row["title"], row["id"]))
     listing = {"failures": [asdict(failure) for failure in failures], "reports": rows, "left_out": len(inputs.left_out)}
     write(out / f"{INDEX}.json", json.dumps({"schema": SCHEMA} | listing, ensure_ascii=False, indent=1))
-    write(out / f"{INDEX}.html", index_page(listing))
+    written = any(row["files"] or row["refused"] for row in rows)
+    partly = " or without its files" if any(failure.missing == NO_FILES for failure in failures) else ""
+    write(out / f"{INDEX}.html", index_page({**listing, "written": written, "partly": partly}))
     return Batch(tuple(done), tuple(failures), out / f"{INDEX}.html")
 
 
@@ -87,33 +99,42 @@ def write(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _attempt(service: Service, item: Item, number: int, out: Path) -> Outcome:
+def _attempt(service: Service, item: Item, number: int, out: Path, outputs: Sequence[str] | None) -> Outcome:
+    missing = NO_REPORT
     try:
-        study, reused = _report(service, item, out)
+        study, document, reused = _report(service, item, out)
+        missing = NO_FILES
+        if outputs is not None:
+            report = from_document(study, document)  # the same whether it was made now or before
+            models = service.assistant.model_items
+            keep_outputs(service.domain, report, item.files, out / study.id, outputs, document["key"], models)
     except FoveaError as error:
-        return Failure(number, _digest(item.files), **in_words(error))
+        return Failure(number, _digest(item.files), **in_words(error), missing=missing)
     except OSError as error:
         text = f"The files could not be read or the report not written ({type(error).__name__})."
-        return Failure(number, _digest(item.files), text, "Check permissions and free space, and run again.")
+        return Failure(number, _digest(item.files), text, "Check permissions and free space, and run again.", missing)
     except Exception as error:  # noqa: BLE001  one study must not stop the others; the text tells no content
         text = f"An unforeseen fault stopped this study ({type(error).__name__} at {_place(error)})."
-        return Failure(number, _digest(item.files), text, "Report this fault with the text of this line.")
+        return Failure(number, _digest(item.files), text, "Report this fault with the text of this line.", missing)
     return Done(number, study.id, reused)
 
 
-def _report(service: Service, item: Item, out: Path) -> tuple[Study, bool]:
+def _report(service: Service, item: Item, out: Path) -> tuple[Study, dict[str, Any], bool]:
+    """The study, its report as data, and whether that was there."""
     if item.domain != service.domain.name:
         raise _foreign(item, service.domain.name)
     study = service.load(item.files)
     key = report_key(study, service.provenance)
     page, data = out / f"{study.id}.html", out / f"{study.id}.json"
-    if page.exists() and _stored(data).get("key") == key:
-        return study, True
+    stored = _stored(data)
+    if page.exists() and stored.get("key") == key:
+        return study, stored, True
     report = service.report(study)
-    html, document = study_page(service.domain, report), to_text(to_document(service.domain, report, key))
+    html, document = study_page(service.domain, report), to_document(service.domain, report, key)
+    drop_outputs(out / study.id)
     write(page, html)
-    write(data, document)
-    return study, False
+    write(data, to_text(document))
+    return study, document, False
 
 
 def _foreign(item: Item, domain: str) -> UnsupportedError:
@@ -147,7 +168,9 @@ def _summaries(out: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(out.glob("*.json")):
         document = _stored(path)
         if path.stem != INDEX and document:
-            yield {"id": document["study"]["id"], **document["summary"]}
+            told = kept_outputs(out / path.stem, document["key"])
+            files = {"files": list(told.files), "refused": dict(told.refused)}
+            yield {"id": document["study"]["id"], **document["summary"], **files}
 
 
 def _make(out: Path) -> None:

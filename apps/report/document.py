@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from apps.geometry import frame_name, scale
-from apps.wording import DRAFT, claims, one_line
+from apps.wording import claims, one_line, state_line
 from fovea.contracts import Domain
-from fovea.jsonable import to_json
-from fovea.types import Report, Study
+from fovea.jsonable import from_json, to_json
+from fovea.types import Answer, Report, Study
 
 SCHEMA = "fovea.report/1"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -49,7 +49,7 @@ def to_document(domain: Domain, report: Report, key: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "key": key,
-        "notice": DRAFT if report.state == "draft" else "",
+        "notice": state_line(report),
         "state": report.state,
         "reviewer": report.reviewer,
         "summary": {
@@ -78,6 +78,12 @@ def to_document(domain: Domain, report: Report, key: str) -> dict[str, Any]:
         "answers": to_json(report.answers),
         "provenance": dict(report.provenance),
     }
+
+
+def from_document(study: Study, document: Mapping[str, Any]) -> Report:
+    """The report of a study as `to_document` told it; raises InputError on data of another form."""
+    answers = tuple(from_json(Answer, answer) for answer in document["answers"])
+    return Report(study, answers, document["provenance"], document["state"], document["reviewer"])
 
 
 def to_text(document: Mapping[str, Any]) -> str:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from apps import wording
 from apps.geometry import frame_name, scale
-from apps.pictures import color, data_uri, draw, key_slices, layer, marks
+from apps.pictures import color, data_uri, draw, layer, marks
 from apps.report.document import TEMPLATES, title
+from fovea.colors import drawn, legend
 from fovea.contracts import Domain
 from fovea.errors import PluginError
+from fovea.key_slices import key_slices
 from fovea.types import Answer, Report, Study, View
 from fovea.verbal import words
 
@@ -35,13 +37,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture, the marks on top of it, and between them the layers."""
+    """A picture, the marks on top of it, and between them the layers; the legend names their colours."""
 
     uri: str
     marks: str
     width: int
     height: int
     caption: str
+    legend: str
     layers: tuple[Layer, ...]
 
 
@@ -56,7 +59,7 @@ def study_page(domain: Domain, report: Report) -> str:
             report=report,
             study=study,
             title=title(domain, study),
-            notice=wording.DRAFT,
+            notice=wording.state_line(report),
             figures=figures(domain, study, known),
             claims=known,
             calls=list({(c.expert, c.argument, c.failure): c for a in report.answers for c in a.calls}.values()),
@@ -89,8 +92,8 @@ def figures(domain: Domain, study: Study, known: Sequence[wording.Claim]) -> lis
         if image not in covered:
             picture_view = View(domain.presets[0], _OVERVIEW, image=image)
             out.append(_figure(domain, study, picture_view, known, covered))
-    for image, slice_ in key_slices(study, [claim.finding for claim in known]):
-        view = View(domain.presets[0], _SLICE, slice_, image)
+    for key in key_slices(study, [claim.finding for claim in known]):
+        view = View(domain.presets[0], _SLICE, key.slice, key.image)
         out.append(_figure(domain, study, view, known, covered))
     return out
 
@@ -98,20 +101,24 @@ def figures(domain: Domain, study: Study, known: Sequence[wording.Claim]) -> lis
 def _figure(domain: Domain, study: Study, view: View, known: Sequence[wording.Claim], covered: set[int]) -> Figure:
     picture = draw(domain, study, view)
     covered.update(panel.image for panel in picture.panels)
-    layers = []
+    layers, shown = [], []
     for claim in known:
-        if not claim.finding.present or claim.finding.region is None:
+        if not drawn(claim.finding):
             continue
         pixels = layer(picture, claim.finding, domain.vocabulary)
         if pixels is not None:
             name, paint = words(claim.finding.label), color(claim.finding, domain.vocabulary)
             layers.append(Layer(claim.mark, name, paint, data_uri(pixels)))
+            shown.append(claim.finding)
     height, width = picture.pixels.shape[:2]
     total = study.images[view.image].grid.shape[0]
     caption = "Overview of the slices" if total > 1 else "Whole image"
     if view.slice is not None:
         caption = f"Slice {view.slice + 1} of {total}"
-    return Figure(data_uri(picture.pixels), data_uri(marks(picture, study)), width, height, caption, tuple(layers))
+    colors = legend(shown, domain.vocabulary)
+    return Figure(
+        data_uri(picture.pixels), data_uri(marks(picture, study)), width, height, caption, colors, tuple(layers)
+    )
 
 
 def _geometry(study: Study, index: int) -> dict[str, str]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 
 import streamlit as st
 
 from apps import wording
 from apps.geometry import scale
+from apps.outputs import Outputs, archive
 from apps.pictures import annotated, color, draw, png
 from apps.report.document import report_key, title, to_document, to_text
 from apps.report.html import answer_fragment, study_page
 from apps.service import Service, in_words
 from apps.viewer.session import Session
+from fovea.colors import drawn
+from fovea.contracts import Writer
 from fovea.errors import FoveaError
 from fovea.overlay import overlay
 from fovea.types import Study, View
@@ -59,12 +63,12 @@ def picture(service: Service, session: Session) -> None:
     """The picture with its controls, and under it the findings with their switches."""
     study = session.study
     view = _view(service, study)
-    drawn = draw(service.domain, study, view)
-    present = [claim for claim in session.claims if claim.finding.present and claim.finding.region is not None]
+    base = draw(service.domain, study, view)
+    present = [claim for claim in session.claims if drawn(claim.finding)]
     place = st.empty()
     shown = [claim for claim, on in zip(present, _switches(service, present), strict=True) if on]
-    pixels = overlay(drawn, [claim.finding for claim in shown], service.domain.vocabulary)
-    place.image(png(annotated(pixels, drawn, study)), width="stretch", alt="The study, with findings switched on")
+    pixels = overlay(base, [claim.finding for claim in shown], service.domain.vocabulary)
+    place.image(png(annotated(pixels, base, study)), width="stretch", alt="The study, with findings switched on")
 
 
 def _view(service: Service, study: Study) -> View:
@@ -140,4 +144,39 @@ def report(service: Service, session: Session) -> None:
     name = session.study.id
     left.download_button("Download HTML", page, f"{name}.html", "text/html", width="stretch", on_click="ignore")
     right.download_button("Download JSON", data, f"{name}.json", "application/json", width="stretch", on_click="ignore")
+    outputs(service, session)
     st.iframe(page, height=1100)
+
+
+def outputs(service: Service, session: Session) -> None:
+    """Files of the report for other systems, as one ZIP, where the domain writes any."""
+    domain, report, files = service.domain, session.report, session.item.files
+    if report is None or not isinstance(domain, Writer):
+        return
+    with st.container(border=True), said():
+        left, right = st.columns([4, 1], vertical_alignment="bottom")
+        chosen = left.multiselect(
+            "Files for other systems", domain.outputs, placeholder="All that the findings allow", key="outputs"
+        )
+        wanted = tuple(chosen)
+        if right.button("Make the files", key="make", width="stretch"):
+            session.files = None
+            with st.spinner("Writing …"):
+                session.files = wanted, *archive(domain, report, files, wanted, service.assistant.model_items)
+        st.html(
+            f'<div class="fovea-draft">{escape(wording.state_line(report))} No person has verified these files, unless'
+            " one is named here. For an archive or a record they carry the patient's identity as the originals do."
+            "</div>"
+        )
+        if session.files and session.files[0] == wanted:
+            _download(session.study.id, *session.files[1:])
+
+
+def _download(name: str, data: bytes, made: Outputs) -> None:
+    """The button, what is in the ZIP, and what could not be written."""
+    if made.files:
+        label = f"Download {len(made.files)} file{'' if len(made.files) == 1 else 's'} as ZIP"
+        st.download_button(label, data, f"{name}.zip", "application/zip", type="primary", on_click="ignore", key="zip")
+        st.text("\n".join(made.files))
+    for output, reason in made.refused.items():
+        st.caption(f"No {output}: {reason}")

@@ -13,6 +13,7 @@ from typing import Protocol
 from weakref import finalize
 
 from apps import wording
+from apps.outputs import Outputs
 from apps.service import Item, Service, find_studies, installed_domains, open_assistant
 from fovea.types import Answer, Report, Study
 
@@ -45,6 +46,8 @@ class Session:
     study: Study
     exchanges: list[Answer] = field(default_factory=list)
     report: Report | None = None
+    files: tuple[tuple[str, ...], bytes, Outputs] | None = None
+    """What was asked of the writer, the ZIP of its outputs, and what they are."""
 
     @property
     def claims(self) -> list[wording.Claim]:
