@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -21,7 +20,7 @@ from experts.preparation import Input, choose, prepare
 from experts.settings import ExpertConfig
 from experts.training import has_bfloat16
 from fovea.config import parse
-from fovea.errors import ConfigError, ExpertError, InputError, ModelError
+from fovea.errors import ConfigError, InputError, ModelError
 from fovea.jsonable import from_json, to_json
 from fovea.types import ExpertCard, Facts, Finding, Origin, Study
 
@@ -56,18 +55,12 @@ class NetworkExpert(ABC, Generic[Output]):
 
     def run_many(self, studies: Iterable[Study], argument: str, batch: int = 16) -> Iterator[tuple[Finding, ...]]:
         """The findings of each study in turn, the network reading `batch` of them at a time."""
-        if argument not in self.card.arguments:
-            near = get_close_matches(argument, self.card.arguments, 1)
-            raise ExpertError(
-                f"{self.card.name} has no argument {argument!r}",
-                f"one of {', '.join(self.card.arguments)}",
-                f"Did you mean {near[0]!r}?" if near else "",
-            )
+        labels = self.card.asked(argument)
         remaining = iter(studies)
         while chunk := list(islice(remaining, batch)):
             for study, output in zip(chunk, self._recall(chunk), strict=True):
                 by = Origin(self.card.name, self.card.version, study.digest)
-                yield tuple(self.finding(label, output, by) for label in self.card.arguments[argument])
+                yield tuple(self.finding(label, output, by) for label in labels)
 
     def _recall(self, studies: list[Study]) -> list[Output]:
         """What the network says of each study, remembered or new."""

@@ -7,7 +7,6 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,23 +40,11 @@ class UntrainedExpert(ABC):
 
     def run(self, study: Study, argument: str) -> tuple[Finding, ...]:
         """A finding for each label of the argument; raises ExpertError for another argument or study."""
-        labels = asked(self.card, argument)
+        labels = self.card.asked(argument)
         reason = self.refusal(study)
         if reason:
             raise ExpertError(f"{self.card.name} does not take this study: {reason}", self.card.accepts)
         return self.answer(study, labels, Origin(self.card.name, self.card.version, study.digest))
-
-
-def asked(card: ExpertCard, argument: str) -> tuple[str, ...]:
-    """The labels of an argument; raises ExpertError naming the nearest one there is."""
-    if argument in card.arguments:
-        return card.arguments[argument]
-    near = get_close_matches(argument, card.arguments, 1)
-    raise ExpertError(
-        f"{card.name} has no argument {argument!r}",
-        f"one of {', '.join(card.arguments)}",
-        f"Did you mean {near[0]!r}?" if near else "",
-    )
 
 
 def arguments(labels: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, ClassVar, Literal
 
-from fovea.errors import InputError
+from fovea.errors import ExpertError, InputError
 from fovea.image import DETECTOR as DETECTOR
 from fovea.image import LPS as LPS
 from fovea.image import PIXEL as PIXEL
@@ -234,6 +235,17 @@ class ExpertCard:
     def labels(self) -> tuple[str, ...]:
         """All labels that some argument answers, in order."""
         return tuple(dict.fromkeys(label for labels in self.arguments.values() for label in labels))
+
+    def asked(self, argument: str) -> tuple[str, ...]:
+        """The labels of an argument; raises ExpertError naming the nearest one there is."""
+        if argument in self.arguments:
+            return self.arguments[argument]
+        near = get_close_matches(argument, self.arguments, 1)
+        raise ExpertError(
+            f"{self.name} has no argument {argument!r}",
+            f"one of {', '.join(self.arguments)}",
+            f"Did you mean {near[0]!r}?" if near else "",
+        )
 
 
 Kind = Literal["presence", "side", "count", "size", "area", "class", "report"]

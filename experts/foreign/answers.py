@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 import numpy as np
 from scipy.special import logit
@@ -40,17 +39,10 @@ class ForeignExpert(ABC):
 
     def run(self, study: Study, argument: str) -> tuple[Finding, ...]:
         """A finding for each label of the argument; raises ExpertError."""
-        if argument not in self.card.arguments:
-            near = get_close_matches(argument, self.card.arguments, 1)
-            raise ExpertError(
-                f"{self.card.name} has no argument {argument!r}",
-                f"one of {', '.join(self.card.arguments)}",
-                f"Did you mean {near[0]!r}?" if near else "",
-            )
+        labels = self.card.asked(argument)
         found = places(self.config, study, self.volumes)
         if isinstance(found, str):
             raise ExpertError(f"{self.card.name} does not take this study: {found}")
-        labels = self.card.arguments[argument]
         known = self._seen.get(study.digest, {})
         if any(label not in known for label in labels):
             try:
