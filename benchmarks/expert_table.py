@@ -196,7 +196,7 @@ def plain(task: Task, learned: Rows, held: Rows, seconds: float, seed: int, out:
         network = segmentation.Folded(inner, drawn)
     else:
         network = ResNet("basic", [1, 1, 1, 1], [width, 2 * width, 4 * width, 8 * width], spatial_dims=2,
-                         n_input_channels=1, num_classes=len(labels))  # fmt: skip
+                         n_input_channels=1, conv1_t_stride=2, num_classes=len(labels))  # fmt: skip
     seen = [(resized(task.recipe, pair[0]), pair[1]) for pair, _ in learned]
     pixels = torch.stack([image for image, _ in seen])
     truth = torch.stack([targets(facts, labels, size, draws) for _, facts in seen])

@@ -85,8 +85,7 @@ def mean_dice(config: ExpertConfig, network: nn.Module, data: Data, device: torc
             logits = sliding_window_inference(seen, config.size[-seen.ndim + 2 :], 4, network)[0].float().cpu()
         said = (rivals(logits) if config.exclusive else torch.sigmoid(logits)) >= 0.5
         said &= data.planes[study][:1] > 0
-        overlap = compute_dice(said[None].float(), data.masks(study)[None])[0]
-        found.append(torch.where(data.drawn[study], overlap, torch.nan))
+        found.append(compute_dice(said[None].float(), data.masks(study)[None])[0])  # NaN where there is no mask
     return float(torch.stack(found).nanmean(0).nanmean().nan_to_num(0))
 
 

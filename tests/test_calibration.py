@@ -304,7 +304,7 @@ def test_the_card_says_how_calibrated_and_by_which_rule():
     assert rows["brier"].value < rows["brier_uncalibrated"].value
     assert rows["pixel_ece"].value < 0.03 < 0.1 < rows["pixel_ece_uncalibrated"].value
     assert done.pixel_curve() == pytest.approx((0.25, 0), abs=0.05)
-    assert 0.01 < rows["ece_by_chance"].value < rows["ece_uncalibrated"].value
+    assert 0.05 < rows["ece_by_chance"].value < 0.2
     assert rows["threshold by sensitivity>=0.95"].value == pytest.approx(done.calibration().threshold, abs=1e-4)
     for row in rows.values():
         assert row.low <= row.value <= row.high or row.metric.startswith("threshold")

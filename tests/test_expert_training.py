@@ -131,6 +131,19 @@ def test_the_dice_part_is_monais():
     assert segmentation_loss(logits, masks, torch.ones_like(masks)).item() == pytest.approx((entropy + dice).item())
 
 
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_what_is_not_known_teaches_nothing(exclusive):
+    generator = torch.Generator().manual_seed(0)
+    logits, other = torch.randn(2, 3, 2, 8, 8, generator=generator)
+    masks = torch.nn.functional.one_hot(torch.randint(0, 2, (3, 8, 8), generator=generator), 2).movedim(-1, 1).float()
+    weight = torch.rand(3, 1, 8, 8, generator=generator).round().expand_as(masks)
+    first, again = (
+        segmentation_loss(torch.where(weight > 0, logits, hidden), masks, weight, exclusive).item()
+        for hidden in (logits, 9 * other)
+    )
+    assert first == pytest.approx(again)
+
+
 @pytest.mark.parametrize("kind", [segmentation, classification])
 def test_the_same_seed_gives_the_same_weights(kind, tmp_path):
     config = recipe(steps=2).model_copy(update={"kind": kind.__name__.rpartition(".")[2]})
@@ -194,6 +207,20 @@ def test_training_stops_and_keeps_the_best_weights(scores, patience, kept, check
     assert [value for name, value, _ in logged if name == "toy/validation score"] == scores[:checks]
 
 
+def test_an_update_that_is_not_finite_is_left_out():
+    config, network, losses = recipe(steps=3), torch.nn.Linear(1, 1), iter([1.0, float("nan"), 1.0])
+    fit(
+        network,
+        lambda indices, generator: network(torch.ones(1, 1)).sum() * next(losses),
+        torch.ones(4, dtype=torch.long),
+        config,
+        0,
+        torch.device("cpu"),
+        None,
+    )
+    assert all(value.isfinite().all() for value in network.parameters())
+
+
 def test_what_tells_when_to_stop_is_held_apart():
     config, many, few = recipe(patience=3), pairs(40), pairs(10)
     learned, stopping, examined = apart(config, many, few)
@@ -209,7 +236,7 @@ def test_an_expert_that_stops_early_says_when(kind, tmp_path):
     logged = {}
     kind.train(config, pairs(8), pairs(6, 50), tmp_path, 0, log=lambda name, value, step: logged.update({name: value}))
     assert 1 <= logged["toy/best step"] < 30
-    assert "toy/validation score" in logged
+    assert (logged["toy/validation score"] < 0) == (kind is classification)  # a loss, the other way round, or a Dice
 
 
 def test_without_a_study_to_stop_by_the_reason_is_told(tmp_path):
@@ -218,12 +245,14 @@ def test_without_a_study_to_stop_by_the_reason_is_told(tmp_path):
         segmentation.train(recipe(patience=1), pairs(4) + wrong[:1] * 4, pairs(4), tmp_path, 0)
 
 
-@pytest.mark.parametrize("calibration", ["platt", "isotonic"])
-def test_an_expert_is_calibrated_as_its_recipe_says(calibration, tmp_path):
-    config = recipe(calibration=calibration)
-    config = config.model_copy(update={"labels": {"disc": LabelConfig(code=DISC, operating="sensitivity>=0.9")}})
-    card = segmentation.train(config, pairs(6), pairs(12, 50), tmp_path, 0)
-    fitted = segmentation.open(tmp_path).calibrations["disc"]
+@pytest.mark.parametrize(("kind", "calibration"), [(segmentation, "platt"), (classification, "isotonic")])
+def test_an_expert_is_calibrated_as_its_recipe_says(kind, calibration, tmp_path):
+    labels = {"disc": LabelConfig(code=DISC, operating="sensitivity>=0.9")}
+    name = kind.__name__.rpartition(".")[2]
+    config = recipe(calibration=calibration).model_copy(update={"labels": labels, "kind": name})
+    card = kind.train(config, pairs(6), pairs(12, 50), tmp_path, 0)
+    fitted = kind.open(tmp_path).calibrations["disc"]
+    assert (fitted.pixel_slope != 1) == (fitted.pixel_intercept != 0) == (kind is segmentation)
     assert (fitted.method, fitted.rule) == (calibration, "sensitivity>=0.9")
     assert bool(fitted.knots) == (calibration == "isotonic")
     assert any(row.metric.startswith("threshold by sensitivity>=0.9") for row in card.performance)
