@@ -5,7 +5,7 @@ which derives from content, the labels it shows and those that were looked for, 
 picture, file name or patient is kept. The search is exact: the cosine with every study.
 
 The score of a label is the share of the nearest studies that show it, each weighted with exp((cosine - 1) /
-temperature), made a probability by a logistic curve (logistic) fitted to the votes on each study of the collection by the
+temperature), made a probability by a logistic curve fitted to the votes on each study of the collection by the
 others; studies of its own patient or place do not vote there, and at run time none votes on itself.
 
 The module is the kind `retrieval` of the entry points `fovea.experts`.
