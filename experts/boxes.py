@@ -100,8 +100,9 @@ def overlaps(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     out = np.zeros((len(first), len(second)))
     if len(first) and len(second):
         one, two = (shapely.polygons(corners(boxes)) for boxes in (first, second))
-        i, j = shapely.STRtree(two).query(one, predicate="intersects")
-        both = shapely.area(shapely.intersection(one[i], two[j]))
+        i, j = shapely.STRtree(two).query(one)
+        # on a grid: sides that coincide but for the last bit may otherwise have nothing in common for GEOS
+        both = shapely.area(shapely.intersection(one[i], two[j], grid_size=1e-7))
         out[i, j] = both / np.maximum(shapely.area(one)[i] + shapely.area(two)[j] - both, 1e-12)
     return out
 

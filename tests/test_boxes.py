@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from experts import boxes as rectangles
@@ -59,6 +59,7 @@ def test_boxes_of_masks_lie_as_what_was_drawn(row, column, length, slimness, tur
     np.testing.assert_allclose(upright[3:1:-1], columns - rows + 1)
 
 
+@example(30.0, 30.0, 25.0, 31.0, -0.15625, 0.30078125)
 @given(places, places, sides, sides, turns, st.floats(0.3, 3))
 def test_scaling_is_undone_by_its_inverse_and_keeps_overlaps(row, column, length, width, turn, ratio):
     one = box(row, column, length, width, turn)
