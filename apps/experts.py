@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -20,6 +19,7 @@ from apps.wording import measures, one_line
 from fovea import __version__, registry
 from fovea.contracts import Domain, Expert
 from fovea.errors import ConfigError, ExpertError, FoveaError, InputError, ModelError, UnsupportedError
+from fovea.files import whole
 from fovea.jsonable import to_json
 from fovea.types import Answer, Call, ExpertCard, Finding, Report, Sentence, Study
 from fovea.verbal import describe_call, words
@@ -219,7 +219,8 @@ def write(
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        _replace(out / name, data)
+        with whole(out / name) as partial:
+            partial.write_bytes(data)
     written = [*(done.map.files if done.map else ()), *(out / name for name in files)]
     if outputs is None or done.map:
         return tuple(written), {} if outputs is None else {"other output": f"{_MAPPED}."}
@@ -247,13 +248,3 @@ def _lines(done: Consultation) -> Iterator[str]:
     yield describe_call(done.call)
     yield ""
     yield done.notice
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from fovea.contracts import Expert
 from fovea.errors import ConfigError, ExpertError
+from fovea.files import whole
 from fovea.types import Finding, Image, Mask, Measure, Origin, Study
 
 if TYPE_CHECKING:
@@ -136,11 +136,7 @@ def _write_objects(scene: MappedScene, path: Path) -> None:
         "label": names[found.label], "area_m2": found.area, "length_m": length, "width_m": width,
         "bearing_deg": bearing, "confidence": found.confidence, "pixels": found.pixels,
     }  # fmt: skip
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as partial:
         GeoDataFrame(table, geometry=shapely.polygons(world), crs=grid.frame).to_parquet(
             partial, index=False, schema_version="1.1.0", write_covering_bbox=True, compression="zstd"
         )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

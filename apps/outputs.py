@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from apps.wording import state_line
 from fovea import __version__
 from fovea.contracts import Domain, Writer
 from fovea.errors import FoveaError, GeometryError, InputError, UnsupportedError
+from fovea.files import whole
 from fovea.types import Report
 
 SCHEMA = "fovea.outputs/1"
@@ -110,7 +110,8 @@ def keep_outputs(
     files = {name: _digest(partial / name) for name in outputs.files}
     told = {"schema": SCHEMA, "key": key, "report": report_key, "notice": state_line(report), "state": report.state,
             "files": files, "refused": outputs.refused}  # fmt: skip
-    _write(partial / LEDGER, json.dumps(told, ensure_ascii=False, indent=1) + "\n")
+    with whole(partial / LEDGER) as ledger_file:
+        ledger_file.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if folder.exists():
         folder.rename(folder.with_name(f".{folder.name}.old.part"))
     partial.rename(folder)
@@ -176,10 +177,3 @@ def _clear(folder: Path, keeping: Path | None = None) -> None:
     for path in folder.parent.glob(f".{folder.name}.*.part"):
         if path != keeping and path.is_dir():
             shutil.rmtree(path)
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())

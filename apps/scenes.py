@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fovea import registry
+from fovea.files import whole
 from fovea.types import Grid, Strip, Study, Term
 
 if TYPE_CHECKING:
@@ -147,9 +147,5 @@ class _Totals:
 
 def _write(target: Path, about: Mapping[str, str], classes: tuple[ClassStatistics, ...], nodata: int) -> None:
     content = {**about, "nodata": nodata, "classes": [vars(item) for item in classes]}
-    part = target.with_suffix(".part")
-    with part.open("w") as file:
-        file.write(json.dumps(content, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(target)
+    with whole(target) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")

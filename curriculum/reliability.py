@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from fovea.files import whole
+
 
 def draw_reliability(folder: Path) -> Path:
     """Draw the reliability.json of an expert's folder into reliability.png there; returns the picture's path.
@@ -36,6 +38,7 @@ def draw_reliability(folder: Path) -> Path:
         figure.legend(*max(legends, key=lambda pair: len(pair[0])), loc="outside upper center", ncols=2, frameon=False)
     figure.supxlabel("probability", fontsize="medium")
     figure.supylabel("share of studies that show it", fontsize="medium")
-    part = folder / "reliability.png.part"
-    figure.savefig(part, format="png", dpi=110)
-    return part.replace(folder / "reliability.png")
+    target = folder / "reliability.png"
+    with whole(target) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+    return target

@@ -25,6 +25,7 @@ from experts.calibration import (
     logistic,
 )
 from experts.operating import Truth, Vector, operating_point
+from fovea.files import whole
 from fovea.types import Bools, Facts, Finding, Floats, Mask, Performance
 
 Statistic = Callable[[NDArray[np.intp]], float]
@@ -188,9 +189,9 @@ class Trial:
 
 def write_reliability(folder: Path, trials: Mapping[str, Trial]) -> None:
     """Write reliability.json beside a trained expert: the bins of each label."""
-    part = folder / "reliability.json.part"
-    part.write_text(json.dumps({label: trial.reliability() for label, trial in trials.items() if trial.truth}) + "\n")
-    part.replace(folder / "reliability.json")
+    told = {label: trial.reliability() for label, trial in trials.items() if trial.truth}
+    with whole(folder / "reliability.json") as partial:
+        partial.write_text(json.dumps(told) + "\n")
 
 
 def dice(first: Bools, second: Bools) -> float:

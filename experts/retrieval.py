@@ -34,6 +34,7 @@ from experts.network import digest_of
 from experts.resampling import resize
 from fovea.config import Config
 from fovea.errors import ConfigError, ExpertError, InputError, ModelError
+from fovea.files import whole
 from fovea.jsonable import from_json, to_json
 from fovea.types import Code, ExpertCard, Facts, Finding, Floats, Measure, Origin, Study
 
@@ -325,9 +326,8 @@ def _save(
     untrained.save(config, folder)
     untrained.write(folder, "studies.jsonl", "".join(f"{json.dumps(to_json(item))}\n" for item in collection.studies))
     untrained.write(folder, "calibration.json", json.dumps({k: to_json(v) for k, v in calibrations.items()}, indent=1))
-    part = folder / "embeddings.safetensors.part"
-    save_file({"embeddings": collection.embeddings.contiguous(), "mean": collection.mean.contiguous()}, part)
-    part.replace(folder / "embeddings.safetensors")
+    with whole(folder / "embeddings.safetensors") as partial:
+        save_file({"embeddings": collection.embeddings.contiguous(), "mean": collection.mean.contiguous()}, partial)
     card = replace(card, version=_version(folder))
     untrained.write(folder, "card.json", json.dumps(to_json(card), indent=1) + "\n")
     return card

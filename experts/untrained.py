@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 from fovea.config import Config, parse
 from fovea.errors import ConfigError, ExpertError, ModelError
+from fovea.files import whole
 from fovea.types import Code, ExpertCard, Finding, Image, Origin, Source, Study
 from fovea.verbal import words
 
@@ -82,10 +82,8 @@ def read(folder: Path, model: type[C], kind: str) -> C:
 
 def write(folder: Path, name: str, content: str) -> None:
     """Write a text file whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False) as part:
-        part.write(content)
-    Path(part.name).replace(folder / name)
+    with whole(folder / name) as partial:
+        partial.write_text(content)
 
 
 def save(config: Config, folder: Path) -> None:

@@ -220,7 +220,7 @@ def test_recipes_are_saved_opened_and_told_apart(tmp_path):
     changed = index.BURN_SEVERITY.model_copy(update={"smallest": 0.02})
     assert opened.card.version == index.IndexExpert(index.BURN_SEVERITY).card.version
     assert opened.card.version != index.IndexExpert(changed).card.version
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"kind": "quality"}', '{"labels": {}}', "\xff" * 10])

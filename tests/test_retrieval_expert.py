@@ -142,7 +142,7 @@ def test_a_collection_keeps_no_names(folder):
         assert NAME.encode() not in path.read_bytes()
     line = json.loads((folder / "studies.jsonl").read_text().splitlines()[0])
     assert line["facts"] == {"modality": "optical", "sensor": "S2"}
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob(".partial-*"))
 
 
 def test_a_tower_may_be_given(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from apps.report.document import SCHEMA, from_document, report_key, to_document,
 from apps.report.html import index_page, study_page
 from apps.service import Inputs, Item, Service, in_words
 from fovea.errors import FoveaError, InputError, UnsupportedError
+from fovea.files import whole
 from fovea.types import Study
 
 INDEX = "index"
@@ -88,15 +88,8 @@ def write_reports(
 
 def write(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _attempt(service: Service, item: Item, number: int, out: Path, outputs: Sequence[str] | None) -> Outcome:

@@ -33,6 +33,7 @@ from domains.formats.dicom.header import PYDICOM
 from domains.radiology.export import export
 from domains.radiology.outputs.coding import coded, measure_name, unit
 from fovea.errors import InputError
+from fovea.files import whole
 from fovea.types import Code, Finding, Instance, Measure, Report
 from fovea.verbal import words
 
@@ -60,12 +61,11 @@ def write(report: Report, source: Sequence[Path], folder: Path) -> tuple[Path, .
     Without source files, or with such that are not DICOM, the report is nobody's. Raises InputError for files that are
     not those of the study, or of several patients or studies.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(bundle(report, source), indent=1, ensure_ascii=False) + "\n"
     path = folder / "report.fhir.json"
-    partial = path.with_name(f".partial-{path.name}")
-    partial.write_text(text, encoding="utf-8")
-    return (partial.replace(path),)
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return (path,)
 
 
 def bundle(report: Report, source: Sequence[Path] = ()) -> Resource:

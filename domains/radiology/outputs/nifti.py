@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from domains.radiology.vocabulary import TERMS
 from fovea.errors import UnsupportedError
+from fovea.files import whole
 from fovea.image import Bools
 from fovea.jsonable import to_json
 from fovea.types import LPS, Finding, Grid, Mask, Patch, Report, Term
@@ -150,6 +151,6 @@ def _color(finding: Finding) -> tuple[int, int, int]:
 
 
 def _save(path: Path, content: bytes) -> Path:
-    partial = path.with_name(f".partial-{path.name}")
-    partial.write_bytes(content)
-    return partial.replace(path)
+    with whole(path) as partial:
+        partial.write_bytes(content)
+    return path

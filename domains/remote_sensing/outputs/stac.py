@@ -33,6 +33,7 @@ from domains.formats.content import file_hash
 from domains.remote_sensing.outputs import polygons
 from domains.remote_sensing.vocabulary import TERMS
 from fovea.errors import GeometryError, InputError, UnsupportedError
+from fovea.files import whole
 from fovea.types import Finding, Image, Report, Strip
 
 if TYPE_CHECKING:
@@ -206,9 +207,9 @@ def _file(model: Mapping[str, Any]) -> str:
 
 
 def _replace(path: Path, content: Mapping[str, Any]) -> Path:
-    partial = path.with_name(f".partial-{path.name}")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    return partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+    return path
 
 
 def _days(meta: Mapping[str, str]) -> tuple[str, str]:

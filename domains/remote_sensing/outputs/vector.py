@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from domains.remote_sensing.outputs import polygons
 from domains.remote_sensing.outputs.polygons import Area, Shapes
 from fovea.errors import GeometryError
+from fovea.files import whole
 from fovea.types import Finding, Measure, OrientedBox, Report
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def geojson(report: Report) -> str:
 def write_geojson(report: Report, folder: Path) -> tuple[Path, ...]:
     """`findings.geojson`."""
     path = folder / "findings.geojson"
-    partial = _partial(path)
-    partial.write_text(geojson(report))
-    return (partial.replace(path),)
+    with whole(path) as partial:
+        partial.write_text(geojson(report))
+    return (path,)
 
 
 def write_geopackage(report: Report, folder: Path) -> tuple[Path, ...]:
@@ -97,16 +98,16 @@ def write_geopackage(report: Report, folder: Path) -> tuple[Path, ...]:
     import pyogrio
 
     path = folder / "findings.gpkg"
-    partial = _partial(path)
     meta = report.study.meta
     day = meta.get("date") or meta.get("date_after") or "1970-01-01"
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": f"{day[:10]}T00:00:00.000Z"})
     try:
-        for kind, table in _tables(report).items():
-            pyogrio.write_dataframe(table, partial, layer=kind, driver="GPKG", geometry_type="MultiPolygon")
+        with whole(path) as partial:
+            for kind, table in _tables(report).items():
+                pyogrio.write_dataframe(table, partial, layer=kind, driver="GPKG", geometry_type="MultiPolygon")
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
-    return (partial.replace(path),)
+    return (path,)
 
 
 def write_geoparquet(report: Report, folder: Path) -> tuple[Path, ...]:
@@ -114,9 +115,9 @@ def write_geoparquet(report: Report, folder: Path) -> tuple[Path, ...]:
     found = []
     for kind, table in _tables(report).items():
         path = folder / f"{kind}s.parquet"
-        partial = _partial(path)
-        table.to_parquet(partial, index=False, schema_version="1.1.0", write_covering_bbox=True, compression="zstd")
-        found.append(partial.replace(path))
+        with whole(path) as partial:
+            table.to_parquet(partial, index=False, schema_version="1.1.0", write_covering_bbox=True, compression="zstd")
+        found.append(path)
     return tuple(found)
 
 
@@ -212,11 +213,3 @@ def _measure(rows: Sequence[Feature], shapes: Shapes, report: Report) -> None:
 
 def _box(shape: Any) -> dict[str, list[float]]:
     return {"bbox": polygons.bounds(np.array([shape], object))}
-
-
-def _partial(path: Path) -> Path:
-    """Where a file is written before it is whole, with nothing there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
-    partial.unlink(missing_ok=True)
-    return partial
