@@ -13,7 +13,6 @@ turns, and the best of the rounds counts; Dice is the mean over the labels, agai
 from __future__ import annotations
 
 import copy
-import resource
 import subprocess
 import sys
 import tempfile
@@ -67,7 +66,7 @@ def main(chosen: list[str]) -> None:
 def scene(size: int = 4096) -> Iterator[Row]:
     """A GeoTIFF of four bands, read and given a class each pixel; once with data that lies turned in the raster."""
     config = _config("optical", ("red", "green", "blue", "nir"), (1, 256, 256), (1, 10, 10), (0, 1))
-    network = _trained(config, _scene(config, 512, 1), _truth((1, 512, 512), 1), (1, 96, 96), 80)
+    network = _trained(config, _scene(config, 512, 1), _truth((1, 512, 512), 1), (1, 96, 96), 150)
     truth, pixels = _truth((1, size, size), 2)[0], _scene(config, size, 2).images[0].pixels[:, 0]
     turned = rotate(np.ones((size // 16, size // 16), np.uint8), 14, reshape=True, order=0)
     turned = turned[(np.arange(size) * len(turned) / size).astype(int)][
@@ -89,7 +88,7 @@ def volume(shape: tuple[int, int, int] = (128, 256, 256)) -> Iterator[Row]:
     """A volume in memory, given a class each voxel; once with air around the body."""
     config = _config("CT", ("HU",), (32, 96, 96), (3, 1.5, 1.5), (-160, 240))
     small = _in_air(_truth((64, 160, 160), 1))
-    network = _trained(config, _volume(config, small, 1), small, config.size, 110)
+    network = _trained(config, _volume(config, small, 1), small, config.size, 400)
     truth = _truth(shape, 2)
     for what, classes in (("a body in air", _in_air(truth)), ("no air", truth)):
         study = _volume(config, classes, 2)
@@ -280,8 +279,8 @@ def _profile(rows: int, columns: int, bands: int) -> dict[str, Any]:
 
 
 def _most() -> float:
-    """The most memory that this process has held, in MiB; its children hold a few tiles each."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process has held, in MiB (Linux); its children hold a few tiles each."""
+    return float(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

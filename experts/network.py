@@ -194,14 +194,16 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> nn.Mod
 
 
 def fused(network: nn.Module) -> nn.Module:
-    """The network for inference alone: in blocks of MONAI, batch normalisation becomes part of the convolution before
-    it, in place."""
+    """The network for inference alone, in place: in blocks of MONAI, batch normalisation becomes part of the
+    convolution before it, and what is rectified is not copied."""
     network.eval()
     for block in network.modules():
         conv, after = getattr(block, "conv", None), getattr(block, "adn", nn.Identity())
         norm = getattr(after, "N", None)
         if isinstance(conv, nn.Conv2d | nn.Conv3d) and isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
             block.conv, after.N = nn.utils.fuse_conv_bn_eval(conv, norm), nn.Identity()
+            if isinstance(rectifier := getattr(after, "A", None), nn.ReLU):
+                rectifier.inplace = True
     return network
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -180,13 +182,21 @@ def features(channels: NDArray[Any], valid: Bools) -> Floats:
 
 def local_features(channels: Floats, valid: Bools) -> Floats:
     """As `features`, but of no position, and with a neighbourhood of `REACH` pixels: the same wherever a part is cut,
-    but for half of that at its borders.
+    but for half of that at its borders. Channels are 0 where not valid.
     """
     from scipy.ndimage import uniform_filter
 
-    around = np.stack([uniform_filter(channel, (1, REACH, REACH), mode="nearest") for channel in channels])
-    detail = np.clip(8 * (channels - around), -1, 1)
-    return np.where(valid, np.concatenate((channels, detail)), np.float32(0))
+    found = np.empty((2 * len(channels), *valid.shape), np.float32)
+    detail = found[len(channels) :]
+    mean = partial(uniform_filter, size=(1, REACH, REACH), mode="nearest")
+    with ThreadPoolExecutor(len(channels)) as threads:
+        list(threads.map(lambda channel, around: mean(channel, output=around), channels, detail))
+    np.subtract(channels, detail, out=detail)
+    detail *= 8
+    np.clip(detail, -1, 1, out=detail)
+    detail *= valid
+    found[: len(channels)] = channels
+    return found
 
 
 def n_features(config: ExpertConfig) -> int:
@@ -234,16 +244,10 @@ def _whole(sampled: Sampled, place: int) -> Input:
     if not valid.any():
         raise _no_data(sampled.config)
     missing = [(0, max(wanted - length, 0)) for wanted, length in zip(sampled.config.size, extent, strict=True)]
+    if np.any(missing):
+        pixels, valid = np.pad(pixels, [(0, 0), *missing]), np.pad(valid, missing)
     known = sampled.image.read(None, None)[1]
-    return Input(
-        np.pad(pixels, [(0, 0), *missing]),
-        np.pad(valid, missing),
-        known,
-        place,
-        sampled.image.grid,
-        sampled.turn,
-        extent,
-    )
+    return Input(pixels, valid, known, place, sampled.image.grid, sampled.turn, extent)
 
 
 class Sampled:
@@ -281,7 +285,7 @@ class Sampled:
         channels, valid = self._scaled(outer)
         found = local_features(channels, valid)
         part = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(spans, outer, strict=True))
-        return np.ascontiguousarray(found[:, *part]), valid[part]
+        return found[:, *part], valid[part]
 
     def _scaled(self, spans: list[Span]) -> Pixels:
         """Channels between 0 and 1, 0 where there is no data, and validity."""
@@ -290,8 +294,12 @@ class Sampled:
         for part in self._chunks(spans):
             values, there = self._resampled(part)
             where = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(part, spans, strict=True))
-            scaled = np.clip((values - self._low) / max(self._high - self._low, 1e-6), 0, 1)
-            out[:, *where], known[where] = np.where(there, scaled, 0), there
+            scaled = out[:, *where]
+            np.subtract(values, self._low, out=scaled)
+            scaled /= max(self._high - self._low, 1e-6)
+            np.clip(scaled, 0, 1, out=scaled)
+            scaled *= there
+            known[where] = there
         return out, known
 
     def _chunks(self, spans: list[Span]) -> list[list[Span]]:
@@ -330,7 +338,8 @@ class Sampled:
 
     def _valid(self, read: Pixels) -> Pixels:
         there = self.turn.apply(read[1] & np.isfinite(read[0]).all(axis=0))
-        return np.where(there, self.turn.apply(read[0][self._channels]), np.float32(0)), there
+        values = self.turn.apply(read[0] if self._channels == [*range(len(read[0]))] else read[0][self._channels])
+        return values if there.all() else np.where(there, values, np.float32(0)), there
 
     def _range(self) -> tuple[float, float]:
         """The values that the network sees as 0 and 1: of a large picture, percentiles of a reduced one."""

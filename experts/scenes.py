@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
+import torch
 
 from experts.preparation import Sampled, Shape, chosen
 from experts.segmentation import SegmentationExpert
@@ -26,7 +26,7 @@ class SceneMap:
         self._expert, self._window = expert, window
         self._sampled = Sampled(expert.config, chosen(expert.config, study)[0])
         cuts = [expert.calibrations[label].cut for label in expert.config.drawn]
-        self._cuts = np.array(cuts, np.float32)[:, None, None]
+        self._cuts = torch.tensor(cuts)[:, None, None]
 
     @property
     def grid(self) -> Grid:
@@ -45,13 +45,9 @@ class SceneMap:
             yield self._strip(block)
 
     def _strip(self, block: Block) -> Strip:
-        shares, valid = block.probabilities[:, 0].numpy(), block.valid[0]
-        reached = np.where(shares >= self._cuts, shares, np.float32(-1))
-        classes = np.where(reached.max(axis=0) < 0, 0, reached.argmax(axis=0) + 1)
-        sure = np.where(classes == 0, 1 - shares.max(axis=0), reached.max(axis=0))
-        return Strip(
-            block.spans[1],
-            block.spans[2],
-            np.where(valid, classes, Strip.NODATA).astype(np.uint8),
-            np.where(valid, np.clip(sure, 0, 1), np.nan).astype(np.float32),
-        )
+        shares, valid = block.probabilities[:, 0], torch.from_numpy(block.valid[0])
+        best, label = torch.where(shares >= self._cuts, shares, -1).max(dim=0)
+        none = best < 0
+        classes = (label + 1).masked_fill_(none, 0).masked_fill_(~valid, Strip.NODATA)
+        sure = torch.where(none, 1 - shares.amax(dim=0), best).clamp_(0, 1).masked_fill_(~valid, torch.nan)
+        return Strip(block.spans[1], block.spans[2], classes.byte().numpy(), sure.numpy())

@@ -22,6 +22,7 @@ from torch.nn import functional
 from experts import measure
 from experts.calibration import Calibration
 from experts.measure import VALUES, Context
+from experts.memory import kept
 from experts.network import NetworkExpert, fill, fused, load
 from experts.preparation import Input, Shape, n_features, prepare
 from experts.resampling import resample
@@ -34,8 +35,10 @@ STRIDES = 16, 32, 32
 """Slices, rows and columns that the network reduces to one."""
 LAYOUTS = torch.channels_last, torch.channels_last_3d
 """How pixels lie in memory where windows are read, in 2-D and in 3-D: the fastest, of inference on a CPU by half."""
-WINDOWED = 2**19
-"""Pixels of the windows that are looked at together."""
+WINDOWED = 2**19, 2**23
+"""Pixels of the windows that are looked at together, in 2-D and in 3-D; PyTorch is slow with a single small volume."""
+GROWN = (2, 4), (4, 3, 3)
+"""How many times the size of training windows may be, along the axes of 2-D and of 3-D."""
 
 
 class Folded(nn.Module):
@@ -149,13 +152,17 @@ class SegmentationExpert(NetworkExpert[Drawn]):
         """
         flat = self.config.size[0] == 1
         size, picture, align = (given[flat:] for given in (window or self.config.size, shape, STRIDES))
-        grown = (1,) * len(size) if window else (2, 4) if flat else (2, 2, 2)
+        grown = (1,) * len(size) if window else GROWN[not flat]
         windows = plan(size, picture, self.config.overlap, align, grown)
         found = blocks(
             self.probabilities, _flat(read) if flat else read, picture, windows, len(self.config.drawn),
-            batch=max(WINDOWED // math.prod(windows.size), 1), start=start,
+            batch=max(WINDOWED[not flat] // math.prod(windows.size), 1), start=start,
         )  # fmt: skip
-        return (Block(((0, 1), *b.spans), b.probabilities[:, None], b.valid[None]) for b in found) if flat else found
+        with kept():
+            for block in found:
+                yield (
+                    Block(((0, 1), *block.spans), block.probabilities[:, None], block.valid[None]) if flat else block
+                )
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Of features (window, feature, [slice,] row, column), how probable each label is: (window, label, …)."""
@@ -258,8 +265,11 @@ def rivals(logits: Tensor) -> Tensor:
     """Of exclusive labels (label, …), each against the likeliest other or none: above 0.5 for one label at most."""
     if len(logits) == 1:
         return torch.sigmoid(logits)
-    best = logits.clamp(min=0).topk(2, dim=0).values
-    return torch.sigmoid(logits - torch.where(logits == best[:1], best[1:], best[:1]))
+    best, second = logits[0].clamp(min=0), torch.zeros_like(logits[0])
+    for other in logits[1:]:
+        second = torch.maximum(second, torch.minimum(best, other))
+        best = torch.maximum(best, other)
+    return torch.sigmoid(logits - torch.where(logits == best, second, best))
 
 
 def measured(name: str, label: str, drawn: Drawn) -> Measure | None:

@@ -75,17 +75,20 @@ def test_an_ellipse_on_a_detector(seed, spacing, degrees, mirrored, ratio):
     assert measure.short_axis(mask, grid).value == pytest.approx(2 * half[1], abs=max(spacing))
 
 
-@given(st.tuples(st.floats(20, 60), st.floats(8, 18)), st.floats(0, 180))
+@given(st.tuples(st.floats(30, 60), st.floats(8, 18)), st.floats(0, 180))
 @settings(max_examples=20, deadline=None)
 def test_the_diameters_of_a_turned_rectangle(size, degrees):
-    """The longest is a diagonal; perpendicular to it lies the chord through a corner of the other one."""
+    """The longest is a diagonal; perpendicular to it lies the chord through a corner of the other one.
+
+    A mask has no corners: up to a pixel is missing at each end.
+    """
     grid = detector_grid(90, 90, (1.0, 1.0))
     y, x = np.mgrid[:90, :90] - 44.6
     turn = np.deg2rad(degrees)
     along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     mask = ((abs(along) <= size[0] / 2) & (abs(across) <= size[1] / 2))[None]
-    assert measure.longest_diameter(mask, grid).value == pytest.approx(np.hypot(*size), abs=1.2)
-    assert measure.short_axis(mask, grid).value == pytest.approx(size[1] * np.hypot(*size) / size[0], abs=1.2)
+    assert measure.longest_diameter(mask, grid).value == pytest.approx(np.hypot(*size), abs=2)
+    assert measure.short_axis(mask, grid).value == pytest.approx(size[1] * np.hypot(*size) / size[0], abs=2)
 
 
 PLACES = {

@@ -216,7 +216,7 @@ def _glance(raster: Raster) -> Floats:
     rows, columns = raster.size
     down, across = raster.levels[0].block
     small = min(level.size[0] * level.size[1] for level in raster.levels) <= 2**22
-    if small or rows * columns <= 64 * down * across:
+    if small or rows * columns <= 16 * down * across:
         values, valid = raster.sample((0, rows, 0, columns), (min(rows, 64), min(columns, 64)))
         return values[:, valid]
     tops, lefts = (np.linspace(0, size - 1, 6).astype(int)[1:-1] for size in (rows, columns))
