@@ -14,7 +14,7 @@ import yaml
 from apps import mapping
 from apps.inspection import studies
 from apps.outputs import write_outputs, writer_of
-from apps.service import installed_domains
+from apps.service import in_words, installed_domains
 from apps.wording import measures, one_line
 from fovea import __version__, registry
 from fovea.contracts import Domain, Expert
@@ -30,6 +30,8 @@ _RECIPES = ("expert.json", "expert.yaml", "config.json")
 """Files that name the kind of an expert, the first that there is; the others may be foreign."""
 _LARGEST = 1_000_000
 _MAPPED = "A mapped scene has its class map and its table of objects instead"
+_OF_MAP = "stac"
+"""The output that a mapped scene has too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,9 +199,9 @@ def write(
 ) -> tuple[tuple[Path, ...], Mapping[str, str]]:
     """Write findings.png, findings.json and findings.txt into a folder, each whole or not at all; the same every time.
 
-    `outputs` are names of the domain's Writer, () for all that the findings allow, None for none; `models` describe
-    the expert, as `model_items` gives. Returns the files,
-    and for each of all outputs that could not be written the reason. Raises UnsupportedError where a named one cannot.
+    `outputs` are names of the domain's Writer, () for all that the findings allow, None for none; of a mapped scene
+    there is only "stac". `models` describe the expert, as `model_items` gives. Returns the files, and for each of all
+    outputs that could not be written the reason. Raises UnsupportedError where a named one cannot.
     """
     from apps.figure import figure
     from apps.pictures import png
@@ -207,8 +209,8 @@ def write(
 
     if outputs is not None:
         writer_of(done.domain, outputs)
-    if done.map and outputs:
-        raise UnsupportedError(_MAPPED, remedy="Leave out --write.")
+    if done.map and set(outputs or ()) - {_OF_MAP}:
+        raise UnsupportedError(_MAPPED, f"at most {_OF_MAP}", "Write that one, or leave out --write.")
     study, findings = done.map.overview if done.map else (done.study, done.findings)
     note = mapping.NOTE if done.map else ""
     picture = png(figure(done.domain, study, done.card, findings, title(done.domain, done.study), note))
@@ -222,10 +224,29 @@ def write(
         with whole(out / name) as partial:
             partial.write_bytes(data)
     written = [*(done.map.files if done.map else ()), *(out / name for name in files)]
-    if outputs is None or done.map:
-        return tuple(written), {} if outputs is None else {"other output": f"{_MAPPED}."}
+    if outputs is None:
+        return tuple(written), {}
+    if done.map:
+        refused = {} if outputs else {"other output": f"{_MAPPED}."}
+        try:
+            written += _described(done, done.map, out, models)
+        except UnsupportedError as error:
+            if outputs:
+                raise
+            refused[_OF_MAP] = in_words(error)["happened"]
+        return tuple(written), refused
     more = write_outputs(done.domain, done.report(), done.files, out, outputs, models)
     return (*written, *(out / name for name in more.files)), more.refused
+
+
+def _described(
+    done: Consultation, scene: mapping.Mapped, out: Path, models: Sequence[Mapping[str, Any]]
+) -> tuple[Path, ...]:
+    """The STAC item of a map, beside it."""
+    from domains.remote_sensing.outputs import stac
+
+    assets = [path for path in scene.files if path.suffix in (".tif", ".parquet")]
+    return stac.write(done.report(), out, assets, models)
 
 
 def _document(done: Consultation) -> dict[str, Any]:

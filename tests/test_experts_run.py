@@ -281,9 +281,29 @@ def test_a_large_scene_becomes_a_map_with_objects_and_a_picture(
     code, text, _ = call("run", "cover", cover, "--out", out, "--write", "all", capsys=capsys)
     assert (code, "no other output: A mapped scene has its class map" in text) == (0, True)
     assert "mapped scene" in call("run", "cover", cover, "--out", out, "--write", "cog", capsys=capsys)[2]
+    assert "a scene without a date" in call("run", "cover", cover, "--out", out, "--write", "stac", capsys=capsys)[2]
     code, text, _ = call("run", "cover", cover, "--out", out, "--argument", "water", capsys=capsys)
     assert (code, "forest" in text) == (0, False)
     assert "no map for 'road'" in call("run", "cover", cover, "--out", out, "--argument", "road", capsys=capsys)[2]
+
+
+def test_a_map_has_a_stac_item(cover: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import pystac
+    import rasterio
+
+    with rasterio.open(cover, "r+") as file:
+        file.update_tags(TIFFTAG_DATETIME="2024:06:01 10:00:00")
+    out = tmp_path / "out"
+    code, text, err = call("run", "cover", cover, "--out", out, "--write", "all", capsys=capsys)
+    assert code == 0, err
+    assert str(out / "item.json") in text
+    item = pystac.Item.from_file(out / "item.json")
+    assert set(item.assets) == {"classes", "confidence", "objects.parquet"}
+    told = {row["label"]: row["objects"] for row in json.loads((out / "statistics.json").read_text())["classes"]}
+    counts = {row["name"]: row["count"] for row in item.properties["label:overviews"][0]["counts"]}
+    assert counts == {label: n for label, n in told.items() if n and label != "none"}
+    names = {row["name"] for row in item.assets["classes"].extra_fields["classification:classes"]}
+    assert {"water", "forest", "built_up", "no_data"} <= names
 
 
 def test_a_map_without_objects_says_so(cover: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],

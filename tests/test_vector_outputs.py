@@ -89,8 +89,8 @@ def test_every_format_has_the_same_features(frame, tmp_path):
         rows = [f["properties"] for f in found["features"] if f["properties"]["kind"] == kind]
         for table in (package, parquet):
             assert CRS.from_user_input(table.crs).equals(CRS.from_user_input(place.frame), ignore_axis_order=True)
-            assert [table[key].tolist() for key in ("label", "code", "score", "by")] == [
-                [row[key] for row in rows] for key in ("label", "code", "score", "by")
+            assert [table[key].tolist() for key in ("label", "code", "score", "by", "state")] == [
+                [row[key] for row in rows] for key in ("label", "code", "score", "by", "state")
             ]
         assert all(
             shapely.equals_exact(a, b, 0) or a is b for a, b in zip(package.geometry, parquet.geometry, strict=True)

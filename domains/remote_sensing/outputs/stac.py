@@ -136,7 +136,7 @@ def _labels(report: Report, vector: bool) -> dict[str, Any]:
     """What the label extension says: the classes, how they were found, and how many of each."""
     present = [f for f in _findings(report) if f.present]
     classes = sorted({f.label for f in _findings(report)})
-    objects = Counter({f.label: len(f.instances) or 1 for f in present})
+    objects = Counter({f.label: _count(f) for f in present})
     counts = [{"name": name, "count": count} for name, count in sorted(objects.items())]
     return {
         "label:description": "Present findings of the report, by label",
@@ -146,6 +146,11 @@ def _labels(report: Report, vector: bool) -> dict[str, Any]:
         "label:tasks": ["detection" if any(f.instances for f in present) else "segmentation"],
         "label:methods": ["automated"],
     } | ({"label:overviews": [{"property_key": "label", "counts": counts}]} if vector and counts else {})
+
+
+def _count(finding: Finding) -> int:
+    told = next((int(m.value) for m in finding.measures if m.name == "count"), 1)
+    return len(finding.instances) or told
 
 
 def _add(found: Item, key: str, path: Path, digest: str, folder: Path) -> None:

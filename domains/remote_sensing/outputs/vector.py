@@ -4,6 +4,7 @@ Choices:
 
 - A finding is one feature, with the measures of all its objects; each of its objects is another. They are told apart by
   "kind" in GeoJSON, and lie in two layers (GeoPackage) or two files (GeoParquet).
+- Each says the state of the report ("draft" until a person verifies it): a feature may be copied without the others.
 - Names of measures end in their unit ("area_m2"), those of uncertainties in "uncertainty" besides. An object without
   an area gets that of its outline on the ellipsoid of WGS 84; an oriented box its length, width and bearing too.
 - GeoJSON (RFC 7946) is in longitude and latitude and is cut at the antimeridian; the others are in the coordinate
@@ -61,10 +62,10 @@ def features(report: Report) -> list[Feature]:
     unique = {(f.label, f.image, f.by): f for answer in report.answers for f in answer.findings if f.present}
     found: list[Feature] = []
     for finding in unique.values():
-        about = _named(finding, finding.score, finding.location)
+        about = _named(finding, finding.score, finding.location, report.state)
         found.append(Feature("finding", about | _values(finding.measures), finding.region, finding.image))
         for number, item in enumerate(finding.instances, 1):
-            about = {"object": number} | _named(finding, item.score, item.location)
+            about = {"object": number} | _named(finding, item.score, item.location, report.state)
             found.append(Feature("object", about | _values(item.measures), item.region, finding.image))
     return found
 
@@ -121,11 +122,11 @@ def write_geoparquet(report: Report, folder: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _named(finding: Finding, score: float, location: str) -> dict[str, Any]:
+def _named(finding: Finding, score: float, location: str, state: str) -> dict[str, Any]:
     code = finding.code
     return {
         "label": finding.label, "code": f"{code.scheme}:{code.value}", "meaning": code.meaning, "score": score,
-        "location": location, "by": str(finding.by),
+        "location": location, "by": str(finding.by), "state": state,
     }  # fmt: skip
 
 
