@@ -121,8 +121,8 @@ def summaries(pairs: Sequence[tuple[Evidence, Evidence]], sizes: Sequence[int]) 
 def main() -> None:
     """Print both tables in Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--studies", type=int, nargs=3, default=(120, 100, 300), help="that train, calibrate, examine")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--studies", type=int, nargs=3, default=(240, 300, 600), help="that train, calibrate, examine")
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=1, help="networks of each kind")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
