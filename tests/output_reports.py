@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -113,6 +114,27 @@ def complaints(paths: Iterable[Path]) -> list[str]:
     for path in paths:
         if program is None:
             continue
-        done = subprocess.run([program, "-new", str(path)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [program, "-new", str(path)], capture_output=True, text=True, errors="replace", check=False
+        )
         found += [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
     return found
+
+
+def checked(tables: Path, *paths: Path) -> list[list[str]]:
+    """What dicom-validator finds in each file, in its words."""
+    command = [
+        sys.executable,
+        "-m",
+        "dicom_validator.validate_iods",
+        "--standard-path",
+        str(tables),
+        "--edition",
+        "local",
+    ]
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=False)
+    told = done.stdout.split("Validating DICOM file")[1:]
+    lines = [[line.strip() for line in one.splitlines() if "Tag (" in line] for one in told]
+    assert (len(told), done.stdout.count("SOP class is")) == (len(paths), len(paths)), done.stdout + done.stderr
+    assert sum(map(len, lines)) == done.returncode
+    return lines

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import numpy as np
 import pydicom
 import pytest
-from output_reports import DICOM, RADIOLOGY, blob, boxes, finding, radiograph, report, series
+from output_reports import DICOM, RADIOLOGY, blob, boxes, checked, finding, radiograph, report, series
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 
@@ -130,25 +130,6 @@ def test_what_fails_late_leaves_nothing_behind(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         RADIOLOGY.write(good, files, tmp_path / "file")
-
-
-def checked(tables, *paths) -> list[list[str]]:
-    """What dicom-validator finds in each file, in its words."""
-    command = [
-        sys.executable,
-        "-m",
-        "dicom_validator.validate_iods",
-        "--standard-path",
-        str(tables),
-        "--edition",
-        "local",
-    ]
-    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=False)
-    told = done.stdout.split("Validating DICOM file")[1:]
-    lines = [[line.strip() for line in one.splitlines() if "Tag (" in line] for one in told]
-    assert (len(told), done.stdout.count("SOP class is")) == (len(paths), len(paths)), done.stdout + done.stderr
-    assert sum(map(len, lines)) == done.returncode
-    return lines
 
 
 def broken(path, out, edit):
