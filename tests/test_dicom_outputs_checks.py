@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 import pydicom
 import pytest
-from output_reports import DICOM, RADIOLOGY, blob, boxes, checked, finding, radiograph, report, series
+from output_reports import DICOM, PATIENT, RADIOLOGY, blob, boxes, checked, finding, radiograph, report, series
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 
@@ -195,3 +196,12 @@ def test_outputs_have_the_attributes_of_their_modules(tmp_path, repository):
     tags = ("(0062,0008)", "(0062,000B)", "(0040,08EA)", "(0040,A160)", "(0018,0081)")
     for (line,), tag in zip(lines[len(paths) :], tags, strict=True):
         assert tag in line
+
+
+def test_writing_says_no_identifier(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    files = series(tmp_path / "in", AXES)
+    study = RADIOLOGY.load(files)
+    RADIOLOGY.write(report(study, finding("liver", region=blob(study.images[0].grid.shape, 1))), files, tmp_path, DICOM)
+    said = " ".join(record.getMessage() for record in caplog.records)
+    assert not [word for word in (*PATIENT.values(), "1.2.3.4") if word in said]

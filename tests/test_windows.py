@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from experts.memory import kept
 from experts.windows import Windows, blocks
 from fovea.errors import ConfigError
 
@@ -102,3 +106,21 @@ def test_a_cut_that_cannot_be_is_refused() -> None:
     for size, overlap, margin, align in ((32, 20, 0, 1), (32, 8, 5, 1), (32, 8, 0, 32)):
         with pytest.raises(ConfigError):
             Windows((size,), (overlap,), margin, align)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the thresholds are glibc's")
+def test_memory_stays_until_the_end() -> None:
+    def used() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    with kept():
+        large = torch.ones(2**25)  # 128 MiB
+        del large
+        inside = used()
+    assert inside - used() > 2**26
+    with pytest.raises(KeyError), kept():
+        raise KeyError
+    large = torch.ones(2**25)
+    held = used()
+    del large
+    assert held - used() > 2**26, "a map of its own again"

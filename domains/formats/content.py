@@ -38,7 +38,7 @@ _FOREIGN = (
     zlib.error,
 )
 
-_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "PIL", "nibabel.global")
+_LOGGERS = ("pydicom", "highdicom", "pylibjpeg", "openjpeg", "PIL", "nibabel.global")
 
 
 class FileHashes(Sequence[str]):
