@@ -152,11 +152,11 @@ class SegmentationExpert(NetworkExpert[Drawn]):
         """
         flat = self.config.size[0] == 1
         size, picture, align = (given[flat:] for given in (window or self.config.size, shape, STRIDES))
-        grown = (1,) * len(size) if window else GROWN[not flat]
-        windows = plan(size, picture, self.config.overlap, align, grown)
+        grown, most = (1,) * len(size) if window else GROWN[not flat], WINDOWED[not flat]
+        windows = plan(size, picture, self.config.overlap, align, grown, most)
         found = blocks(
             self.probabilities, _flat(read) if flat else read, picture, windows, len(self.config.drawn),
-            batch=max(WINDOWED[not flat] // math.prod(windows.size), 1), start=start,
+            batch=max(most // math.prod(windows.size), 1), start=start,
         )  # fmt: skip
         with kept():
             for block in found:

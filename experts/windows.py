@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import ceil
+from math import ceil, inf, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -84,13 +84,15 @@ def _along(value: int | tuple[int, ...], axis: int) -> int:
 
 
 def plan(
-    size: tuple[int, ...], shape: tuple[int, ...], overlap: float, align: tuple[int, ...], grown: tuple[int, ...]
-) -> Windows:
+    size: tuple[int, ...], shape: tuple[int, ...], overlap: float, align: tuple[int, ...], grown: tuple[int, ...],
+    most: float = inf,
+) -> Windows:  # fmt: skip
     """Windows for a picture, of a network that was trained on windows of `size`.
 
     Neighbours share `overlap` of `size`, in whole steps of `align`, and a quarter of that is margin. As what is shared
-    is computed twice, windows are up to `grown` times as large, and share no more for that; each axis has as few as
-    that allows, of one size. `align` must divide `size`.
+    is computed twice, windows are up to `grown` times as large, and share no more for that, but have no more than
+    `most` pixels where that is more than `size`; each axis has as few as that allows, of one size. `align` must divide
+    `size`.
     """
     sizes, shared = [], []
     for whole, length, step, factor in zip(size, shape, align, grown, strict=True):
@@ -99,6 +101,10 @@ def plan(
         number = max(ceil((length - common) / (max(factor * whole, least) - common)), 1)
         sizes.append(max(ceil(((length - common) / number + common) / step) * step, least))
         shared.append(common)
+    if prod(sizes) > most and max(grown) > 1:
+        widest = grown.index(max(grown))
+        less = (*grown[:widest], grown[widest] - 1, *grown[widest + 1 :])
+        return plan(size, shape, overlap, align, less, most)
     return Windows(tuple(sizes), tuple(shared), tuple(common // 4 for common in shared), align)
 
 

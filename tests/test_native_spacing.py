@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import scene_files as files
@@ -46,6 +48,14 @@ def test_planned_windows_cover_any_length(length, size, overlap, grown):
     for place in places:
         total[place.start : place.start + windows.size[0]] += place.weight
     torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@given(st.tuples(*[st.integers(1, 600)] * 3), st.integers(2**15, 2**23))
+def test_planned_windows_hold_no_more_than_they_may(shape, most):
+    windows = plan((32, 64, 64), shape, 0.25, (16, 32, 32), (4, 3, 3), most)
+    assert math.prod(windows.size) <= max(most, 32 * 64 * 64)
+    large = plan((32, 64, 64), shape, 0.25, (16, 32, 32), (4, 3, 3))
+    assert math.prod(large.size) > most or windows == large
 
 
 def ball(grid: Grid, center: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
