@@ -19,6 +19,7 @@ from curriculum.prompts import opening
 from curriculum.strategy import LONG, SHORT, Case, converse
 from curriculum.tracking import download
 from experts.model_item import describe
+from experts.pool import Pool, Pooled
 from fovea import __version__, registry
 from fovea.contracts import Domain, Expert
 from fovea.errors import ExpertError, ModelError
@@ -28,6 +29,8 @@ from models.vlm.model import VisionLanguageModel
 from models.weights import digest, read_json, write_json
 
 REPORT = "Write the report."
+EXPERTS = Pool(2**32)
+"""The experts of all assistants of a process, in at most 4 GiB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +44,11 @@ class Assistant:
     folders: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, reference: str) -> Assistant:
-        """From a run's folder (its last stage), a model folder, or models:/NAME@ALIAS; raises ModelError."""
+    def open(cls, reference: str, pool: Pool = EXPERTS) -> Assistant:
+        """From a run's folder (its last stage), a model folder, or models:/NAME@ALIAS; raises ModelError.
+
+        `pool` holds its experts, as long as they fit.
+        """
         folder = download(reference) if reference.startswith("models:/") else Path(reference)
         stages = [folder / f"stage{n}" / "assistant" for n in (4, 3)] + [folder / "assistant", folder]
         found = next((stage for stage in stages if (stage / "assistant.json").exists()), None)
@@ -51,7 +57,7 @@ class Assistant:
         note = read_json(found / "assistant.json")
         folders = {name: found / "experts" / name for name in note["experts"]}
         experts = tuple(
-            registry.expert_kind(kind).open(folders[name] if folders[name].is_dir() else None)
+            Pooled(pool, kind, folders[name] if folders[name].is_dir() else None)
             for name, kind in note["experts"].items()
         )
         model = VisionLanguageModel.open(found / "model")
@@ -75,7 +81,8 @@ class Assistant:
     def model_items(self) -> tuple[Mapping[str, Any], ...]:
         """The STAC items of those experts that can be described."""
         folders = [(expert, self.folders.get(expert.card.name)) for expert in self.experts]
-        items = [describe(expert, folder) for expert, folder in folders if folder and folder.is_dir()]
+        known = [(expert.opened() if isinstance(expert, Pooled) else expert, folder) for expert, folder in folders]
+        items = [describe(expert, folder) for expert, folder in known if folder and folder.is_dir()]
         return tuple(item for item in items if item)
 
     @property

@@ -11,6 +11,7 @@ from threading import Lock
 from fovea import registry
 from fovea.contracts import Expert
 from fovea.errors import ExpertError
+from fovea.types import Finding, Study
 
 Open = Callable[[str, Path | None], Expert]
 """Opens an expert of a kind that lies in a folder."""
@@ -78,17 +79,41 @@ class Pool:
                         f"at most {self.limit / 2**20:.1f} MiB, the limit of the pool",
                         "Raise the limit.",
                     )
-                place.expert, place.bytes, place.stamp = expert, taken, stamp
-                self._make_room(key)
+                with self._lock:
+                    self._make_room(key, taken)
+                    place.expert, place.bytes, place.stamp = expert, taken, stamp
+                    self._places[key] = place  # which others may have let go
             return place.expert
 
-    def _make_room(self, kept: tuple[str, Path | None]) -> None:
-        with self._lock:
-            held = sum(place.bytes for place in self._places.values())
-            for key in [key for key, place in self._places.items() if place.bytes and key != kept]:
-                if held <= self.limit:
-                    return
-                held -= self._places.pop(key).bytes
+    def _make_room(self, key: tuple[str, Path | None], wanted: int) -> None:
+        """Let go of others until so many bytes fit, under the pool's lock."""
+        others = [other for other, place in self._places.items() if place.bytes and other != key]
+        held = sum(self._places[other].bytes for other in others)
+        for other in others:
+            if held + wanted <= self.limit:
+                return
+            held -= self._places.pop(other).bytes
+
+
+class Pooled:
+    """An expert of a pool: one that had to make room for others is opened anew when it is asked.
+
+    Raises what opening raises, now and then.
+    """
+
+    def __init__(self, pool: Pool, kind: str, folder: Path | None) -> None:
+        self._pool, self._key = pool, (kind, folder)
+        self.card = self.opened().card
+
+    def opened(self) -> Expert:
+        """The expert itself."""
+        return self._pool.get(*self._key)
+
+    def accepts(self, study: Study) -> bool:
+        return self.opened().accepts(study)
+
+    def run(self, study: Study, argument: str) -> tuple[Finding, ...]:
+        return self.opened().run(study, argument)
 
 
 def _stamp(folder: Path | None) -> tuple[int, int]:

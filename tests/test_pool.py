@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from experts.network import save
-from experts.pool import Pool, size
+from experts.pool import Pool, Pooled, size
 from experts.segmentation import build
+from fovea.contracts import Expert
 from fovea.errors import ExpertError
 
 
@@ -102,3 +103,17 @@ def test_an_expert_that_was_trained_again_is_opened_anew(tmp_path):
     second = pool.get("segmentation", tmp_path)
     assert second.card.version != first.card.version
     assert len(pool) == 1
+
+
+def test_an_expert_that_made_room_answers_again(tmp_path):
+    names: list[str] = []
+    pool = Pool(4000, opened(names))
+    one, two = (Pooled(pool, "segmentation", tmp_path / name) for name in ("a", "b"))
+    assert (names, pool.bytes) == (["a", "b"], 4000)
+    assert isinstance(one, Expert)
+    assert one.card == two.opened().card
+    study = files.study(files.pixels(files.truth(64, 64, 1), 1))
+    assert one.accepts(study)
+    assert names == ["a", "b", "a"]
+    assert one.accepts(study)
+    assert (names, len(pool)) == (["a", "b", "a"], 1)
