@@ -4,8 +4,9 @@
 
 FOLDER holds real files with their manifest.jsonl; without it only made studies are examined. Patients or places are
 divided into folds; each fold is examined by networks that have seen none of it. An expert is calibrated on a fifth of
-the patients or places that it may learn from; the plain network learns from all of them. Time is that of the processor,
-divided evenly over the folds, and includes reading, but not calibration. A row is printed as soon as it is known.
+the patients or places that it may learn from, of made ones on half; the plain network learns from all of them. Time is
+that of the processor, divided evenly over the folds, and includes reading, but not calibration. A row is printed as
+soon as it is known.
 
 The plain networks see each picture resized; scenes are mirrored, patients are not. Their loss is DiceCELoss. Its
 cross-entropy takes labels that exclude each other, so that labels that overlap have binary ones beside its Dice.
@@ -59,6 +60,8 @@ class Task:
     recipe: ExpertConfig
     domain: str
     rows: Callable[[], Rows]
+    apart: int = 5
+    """One of so many patients or places calibrates an expert."""
 
 
 @dataclass
@@ -131,17 +134,17 @@ def tasks(root: Path | None, n: int) -> Iterator[Task]:
                    lambda: real("radiology", ("med/cxr_findings",), root))  # fmt: skip
     organs = {label: {} for label in ("left_lung", "right_lung", "heart", "pleural_effusion")}
     yield Task("chest, made", recipe("radiology", name="organs", task="t", labels=organs, training=segment, **chest),
-               "radiology", lambda: made("radiology", n))  # fmt: skip
+               "radiology", lambda: made("radiology", n), 2)  # fmt: skip
     yield Task("support device, made", recipe("radiology", name="device", task="t", kind="classification",
                labels={"support_device": {}}, training=classify, **chest | {"size": (1, 256, 256)}), "radiology",
-               lambda: made("radiology", n))  # fmt: skip
+               lambda: made("radiology", n), 2)  # fmt: skip
 
 
 def expert(task: Task, learned: Rows, held: Rows, seconds: float, seed: int, out: Result) -> int:
     """Train an expert for so many seconds of the processor, and examine it; returns its steps."""
     groups = list(dict.fromkeys(group for _, group in learned))
     Random(seed).shuffle(groups)
-    apart = set(groups[: max(1, len(groups) // 5)])
+    apart = set(groups[: max(1, len(groups) // task.apart)])
     train, validation = ([pair for pair, group in learned if (group in apart) == side] for side in (False, True))
     kind = segmentation if task.recipe.kind == "segmentation" else classification
 
@@ -325,7 +328,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="folder of the real files' manifest.jsonl")
     parser.add_argument("--minutes", type=float, default=1.0, help="of the processor, an arm")
     parser.add_argument("--folds", type=int, default=2)
-    parser.add_argument("--studies", type=int, default=150, help="how many are made")
+    parser.add_argument("--studies", type=int, default=600, help="how many are made")
     parser.add_argument("--only", default="", help="tasks whose name holds this")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
