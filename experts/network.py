@@ -10,6 +10,7 @@ from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -44,6 +45,7 @@ class NetworkExpert(ABC, Generic[Output]):
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
         self._seen: OrderedDict[str, Output] = OrderedDict()
+        self._lock = Lock()  # of what is remembered: a pool gives one expert to several threads
 
     def accepts(self, study: Study) -> bool:
         """Whether the modality is one of the card's and an image has the channels that the network reads."""
@@ -64,14 +66,16 @@ class NetworkExpert(ABC, Generic[Output]):
 
     def _recall(self, studies: list[Study]) -> list[Output]:
         """What the network says of each study, remembered or new."""
-        known = {study.digest: self._seen[study.digest] for study in studies if study.digest in self._seen}
+        with self._lock:
+            known = {study.digest: self._seen[study.digest] for study in studies if study.digest in self._seen}
         new = {study.digest: study for study in studies if study.digest not in known}
         known |= dict(zip(new, self.outputs(new.values()), strict=True))
-        for study in studies[-_REMEMBERED:]:
-            self._seen[study.digest] = known[study.digest]
-            self._seen.move_to_end(study.digest)
-        while len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
+        with self._lock:
+            for study in studies[-_REMEMBERED:]:
+                self._seen[study.digest] = known[study.digest]
+                self._seen.move_to_end(study.digest)
+            while len(self._seen) > _REMEMBERED:
+                self._seen.popitem(last=False)
         return [known[study.digest] for study in studies]
 
     def looks(
