@@ -1,13 +1,14 @@
 """Sliding windows over a volume and a scene against MONAI's, in one run: python -m benchmarks.experts [volume] [scene]
 [memory].
 
-Both sides have one network with the same weights, trained here for a minute or two, and begin with the same file or
+Both sides have one network with the same weights, trained here for some minutes, and begin with the same file or
 array. MONAI's is `monai.inferers.sliding_window_inference` as its documentation uses it: the features of the whole
 picture in memory, windows as large as the network was made for, `overlap=0.25`, `sw_batch_size=4`, `mode="gaussian"`,
 then the class of each pixel. Ours draws strip after strip, in larger windows that share as many pixels, without those
-that hold no data, with batch normalisation fused and channels last. "same windows" is without the larger ones; what
-they share is then rounded up to what the network reduces to one, which in volumes is a third to a half. The sides take
-turns, and the best of the rounds counts; Dice is the mean over the labels, against the truth where there is data.
+that hold no data, with batch normalisation fused and channels last; what a layer frees stays for the next. "same
+windows" is without the larger ones; what they share is then rounded up to what the network reduces to one, which in
+volumes is a third to a half. The sides take turns, and the best of the rounds counts; Dice is the mean over the labels,
+against the truth where there is data.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ _USUAL = 2**25
 def kept() -> Iterator[None]:
     """Within it, what a layer frees serves the next one; at the end the system gets it back.
 
-    glibc maps each tensor above 32 MiB anew, and the system clears every page of it at its first use: a third of the
-    time of inference on a CPU. Nothing changes where the C library is another, or does not take the thresholds.
+    glibc maps each tensor above 32 MiB anew, and the system clears every page of it at its first use. Nothing changes
+    where the C library is another, or does not take the thresholds.
     """
     if platform.libc_ver()[0] != "glibc":
         yield

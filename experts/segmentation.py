@@ -34,7 +34,7 @@ from fovea.types import Bools, ExpertCard, Finding, Floats, Image, Instance, Mas
 STRIDES = 16, 32, 32
 """Slices, rows and columns that the network reduces to one."""
 LAYOUTS = torch.channels_last, torch.channels_last_3d
-"""How pixels lie in memory where windows are read, in 2-D and in 3-D: the fastest, of inference on a CPU by half."""
+"""How pixels lie in memory where windows are read, in 2-D and in 3-D: the fastest for inference on a CPU."""
 WINDOWED = 2**19, 2**23
 """Pixels of the windows that are looked at together, in 2-D and in 3-D; PyTorch is slow with a single small volume."""
 GROWN = (2, 4), (4, 3, 3)
