@@ -80,9 +80,12 @@ class Assistant:
     @cached_property
     def model_items(self) -> tuple[Mapping[str, Any], ...]:
         """The STAC items of those experts that can be described."""
-        folders = [(expert, self.folders.get(expert.card.name)) for expert in self.experts]
-        known = [(expert.opened() if isinstance(expert, Pooled) else expert, folder) for expert, folder in folders]
-        items = [describe(expert, folder) for expert, folder in known if folder and folder.is_dir()]
+        known = [(expert, self.folders.get(expert.card.name)) for expert in self.experts]
+        items = (
+            describe(expert.opened() if isinstance(expert, Pooled) else expert, folder)
+            for expert, folder in known
+            if folder and folder.is_dir()
+        )
         return tuple(item for item in items if item)
 
     @property

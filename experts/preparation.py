@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -188,9 +187,12 @@ def local_features(channels: Floats, valid: Bools) -> Floats:
 
     found = np.empty((2 * len(channels), *valid.shape), np.float32)
     detail = found[len(channels) :]
-    mean = partial(uniform_filter, size=(1, REACH, REACH), mode="nearest")
-    with ThreadPoolExecutor(len(channels)) as threads:
-        list(threads.map(lambda channel, around: mean(channel, output=around), channels, detail))
+
+    def smooth(channel: Floats, around: Floats) -> None:
+        uniform_filter(channel, (1, REACH, REACH), around, mode="nearest")
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(smooth, channels, detail))
     np.subtract(channels, detail, out=detail)
     detail *= 8
     np.clip(detail, -1, 1, out=detail)
