@@ -166,7 +166,7 @@ class Raster:
             if scaled or np.dtype(self.dtype).kind == "f":
                 seen = seen & np.isfinite(result).all(0)
         if not seen.all():
-            result[:, ~seen] = 0
+            np.copyto(result, 0, where=~seen)
         return result[:, None], seen[None]
 
     @property
