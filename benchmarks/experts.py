@@ -40,7 +40,7 @@ from experts.segmentation_training import segmentation_loss
 from experts.settings import ExpertConfig
 from fovea.types import LPS, Channel, Grid, Image, Source, Study
 
-ROUNDS = 2
+ROUNDS = 3
 TRANSFORM = Affine(10, 0, 399_960, 0, -10, 5_500_020)
 COLORS = np.array([[0.3, 0.3, 0.3, 0.3], [0.1, 0.2, 0.4, 0.05], [0.1, 0.3, 0.1, 0.6], [0.6, 0.5, 0.5, 0.4]], np.float32)
 """The four bands of none of the labels and of each."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,6 +19,8 @@ from fovea.types import LPS, Bools, Floats, Grid, Image, Pixels, Span, Study, Wi
 Shape = tuple[int, int, int]
 REACH = 17
 """Pixels a side of the neighbourhood that local detail is told from, at a fixed spacing."""
+_ROWS = 32
+"""Rows whose local detail is told at once: they stay in the processor's cache."""
 _NATIVE = 0.01
 """A grid this close to the wanted spacing, as a share, is read as it is."""
 _CHUNK = 2**25
@@ -183,22 +184,26 @@ def local_features(channels: Floats, valid: Bools) -> Floats:
     """As `features`, but of no position, and with a neighbourhood of `REACH` pixels: the same wherever a part is cut,
     but for half of that at its borders. Channels are 0 where not valid.
     """
-    from scipy.ndimage import uniform_filter
-
     found = np.empty((2 * len(channels), *valid.shape), np.float32)
-    detail = found[len(channels) :]
-
-    def smooth(channel: Floats, around: Floats) -> None:
-        uniform_filter(channel, (1, REACH, REACH), around, mode="nearest")
-
-    with ThreadPoolExecutor() as threads:
-        list(threads.map(smooth, channels, detail))
-    np.subtract(channels, detail, out=detail)
-    detail *= 8
-    np.clip(detail, -1, 1, out=detail)
-    detail *= valid
     found[: len(channels)] = channels
+    for channel, place in np.ndindex(channels.shape[:2]):
+        wide = np.pad(channels[channel, place], REACH // 2, mode="edge")
+        for top in range(0, valid.shape[1], _ROWS):
+            part = slice(top, top + _ROWS)
+            around = _sums(_sums(wide[top : top + _ROWS + REACH - 1]).T).T / np.float32(REACH**2)
+            detail = np.subtract(channels[channel, place, part], around, out=around)
+            detail *= 8
+            np.clip(detail, -1, 1, out=detail)
+            np.multiply(detail, valid[place, part], out=found[len(channels) + channel, place, part])
     return found
+
+
+def _sums(values: Floats) -> Floats:
+    """Sums of `REACH` neighbours along the first axis."""
+    sums = values
+    for held in (1, 2, 4, 8):  # 16 in the end, and one more
+        sums = sums[:-held] + sums[held:]
+    return sums[:-1] + values[REACH - 1 :]
 
 
 def n_features(config: ExpertConfig) -> int:

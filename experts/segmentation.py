@@ -35,9 +35,9 @@ STRIDES = 16, 32, 32
 """Slices, rows and columns that the network reduces to one."""
 LAYOUTS = torch.channels_last, torch.channels_last_3d
 """How pixels lie in memory where windows are read, in 2-D and in 3-D: the fastest for inference on a CPU."""
-WINDOWED = 2**19, 2**23
+WINDOWED = 2**20, 2**23
 """Pixels of the windows that are looked at together, in 2-D and in 3-D; PyTorch is slow with a single small volume."""
-GROWN = (2, 4), (4, 3, 3)
+GROWN = (2, 8), (4, 3, 3)
 """How many times the size of training windows may be, along the axes of 2-D and of 3-D."""
 
 
@@ -263,13 +263,14 @@ def _flat(read: Read) -> Read:
 
 def rivals(logits: Tensor) -> Tensor:
     """Of exclusive labels (label, …), each against the likeliest other or none: above 0.5 for one label at most."""
-    if len(logits) == 1:
-        return torch.sigmoid(logits)
-    best, second = logits[0].clamp(min=0), torch.zeros_like(logits[0])
-    for other in logits[1:]:
-        second = torch.maximum(second, torch.minimum(best, other))
-        best = torch.maximum(best, other)
-    return torch.sigmoid(logits - torch.where(logits == best, second, best))
+    logits = logits.contiguous()  # a plane for each label
+    rest = torch.zeros_like(logits)
+    for labels in (range(len(logits)), reversed(range(len(logits)))):
+        most = torch.zeros_like(logits[0])
+        for label in labels:
+            torch.maximum(rest[label], most, out=rest[label])
+            most = torch.maximum(most, logits[label])
+    return torch.sub(logits, rest, out=rest).sigmoid_()
 
 
 def measured(name: str, label: str, drawn: Drawn) -> Measure | None:

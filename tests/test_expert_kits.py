@@ -126,7 +126,11 @@ def test_no_expert_of_a_recipe_is_left_out(domain):
 @pytest.mark.parametrize("axes", [(6, 8), (4, 6, 8)])
 def test_a_pixel_has_one_exclusive_label_at_most(axes):
     logits = torch.randn((3, *axes), generator=torch.Generator().manual_seed(0))
-    said = rivals(logits) >= 0.5
+    chances = rivals(logits)
+    for label, chance in enumerate(chances):
+        others = torch.cat((torch.zeros(1, *axes), logits[[other for other in range(3) if other != label]])).amax(0)
+        assert torch.equal(chance, torch.sigmoid(logits[label] - others))
+    said = chances >= 0.5
     likeliest = torch.cat((torch.zeros(1, *axes), logits)).argmax(0)
     assert torch.equal(said, torch.stack([likeliest == label for label in (1, 2, 3)]))
 

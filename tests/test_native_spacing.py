@@ -11,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from experts.network import fused
-from experts.preparation import REACH, Sampled, prepare, spacing
+from experts.preparation import REACH, Sampled, local_features, prepare, spacing
 from experts.resampling import reach, resample, resize
 from experts.segmentation import build
 from experts.windows import plan
@@ -157,7 +158,17 @@ def test_features_do_not_tell_where_they_are():
     whole = prepare(config, files.study(values)).pixels
     part = prepare(config, files.study(values[:, 60:140, 50:170])).pixels
     inner = slice(half, -half)
-    np.testing.assert_allclose(part[..., inner, inner], whole[:, :, 60:140, 50:170][..., inner, inner], atol=2e-6)
+    np.testing.assert_array_equal(part[..., inner, inner], whole[:, :, 60:140, 50:170][..., inner, inner])
+
+
+@given(st.tuples(st.integers(1, 3), st.integers(1, 80), st.integers(1, 60)))
+def test_local_detail_is_the_difference_from_the_mean_around(shape):
+    rng = np.random.default_rng(0)
+    channels, valid = rng.random((2, *shape), np.float32), rng.random(shape) > 0.1
+    found = local_features(channels, valid)
+    around = uniform_filter(channels, (1, 1, REACH, REACH), mode="nearest")
+    np.testing.assert_array_equal(found[:2], channels)
+    np.testing.assert_allclose(found[2:], np.clip(8 * (channels - around), -1, 1) * valid, atol=1e-5)
 
 
 @pytest.mark.parametrize(("frame", "place", "step"), PLACES)
