@@ -98,7 +98,7 @@ class ChangeExpert(untrained.UntrainedExpert):
         if len(places) != 2:
             return f"{len(places)} of {len(study.images)} images can be looked at, not two dates"
         first, second = (study.images[place].grid for place in places)
-        if self.config.compare == "maps" and not index.same_grid(first, second):
+        if self.config.compare == "maps" and not first.same(second):
             return "two dates on different grids: warp the one to the other's grid"
         return ""
 

@@ -202,7 +202,8 @@ class IndexExpert(untrained.UntrainedExpert):
         if self.config.dates == 2:
             if len(places) > 2:
                 return f"{len(places)} images with the bands, not two dates"
-            if not same_grid(*(study.images[place].grid for place in places)):
+            first, second = (study.images[place].grid for place in places)
+            if not first.same(second):
                 return "two dates on different grids"
         return ""
 
@@ -335,16 +336,6 @@ def difference(first: Floats, second: Floats, absolute: float, relative: float) 
     whole = np.where(a + b > 0, a + b, np.nan)
     spread = 2 * np.hypot(b * (absolute + relative * a), a * (absolute + relative * b)) / whole**2
     return (a - b) / whole, np.maximum(spread, 1e-9)
-
-
-def same_grid(first: Grid, second: Grid) -> bool:
-    """Whether two images have one frame and shape, and their pixels lie within a hundredth of a pixel of each other."""
-    if first.frame != second.frame or first.shape != second.shape:
-        return False
-    corners = np.array(
-        [[z, y, x] for z in (0, first.shape[0]) for y in (0, first.shape[1]) for x in (0, first.shape[2])]
-    )
-    return bool(np.abs(first.index(second.world(corners)) - corners).max() < 0.01)
 
 
 def _where(mask: Bools, grid: Grid) -> str:

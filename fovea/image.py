@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,13 @@ class Grid:
         """The inverse of `world`; indices are fractional."""
         flat: Matrix = (np.asarray(points, float) - self.affine[:3, 3]) @ np.linalg.inv(self.affine[:3, :3]).T
         return flat[:, ::-1]
+
+    def same(self, other: Grid) -> bool:
+        """Whether both have one frame and shape, and their pixels lie within a hundredth of a pixel of each other."""
+        if self.frame != other.frame or self.shape != other.shape:
+            return False
+        corners = np.array(list(product(*((0, length) for length in self.shape))))
+        return bool(np.abs(self.index(other.world(corners)) - corners).max() < 0.01)
 
     def crop(self, window: Window) -> Grid:
         """The grid of a window; raises InputError when the window leaves the grid or is empty."""

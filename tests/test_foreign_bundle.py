@@ -15,6 +15,7 @@ from foreign_files import BUNDLE, METADATA, PERSON, Tree, bundle, study, volume,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domains.radiology import reader
 from experts.foreign import bundle as kind
 from experts.foreign import bundle_config, weights
 from fovea import registry
@@ -115,7 +116,11 @@ def brats() -> tuple[Tree, Tree, Tree]:
     metadata = copy.deepcopy(METADATA)
     metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": "Core", "1": "Whole", "2": "Enhancing"}
     labels = {name: {"source": name} for name in ("core", "whole", "enhancing")}
-    return config, metadata, {**PERSON, "channels": ["T1c", "T1", "T2", "FLAIR"], "labels": labels}
+    return (
+        config,
+        metadata,
+        {**PERSON, "modalities": ["CT", "MR"], "channels": ["T1c", "T1", "T2", "FLAIR"], "labels": labels},
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -129,9 +134,12 @@ def test_four_images_are_put_in_order_by_name(tmp_path):
     expert = kind.open(bundle(tmp_path / "without", config, metadata, person))
     parts = {n: volume(channels=(n,), seed=i).images[0] for i, n in enumerate(person["channels"])}
     mixed = study("radiology", *(parts[name] for name in ("FLAIR", "T1", "T1c", "T2")), modality="CT")
-    channels = monai_says(folder, [saved(parts[n], tmp_path / f"{n}.nii.gz") for n in parts], brats()[0])
-    for finding, channel in zip(expert.run(mixed, "all"), channels, strict=True):
-        np.testing.assert_array_equal(drawn(finding, channel.T.shape), channel.transpose(2, 1, 0) > 0)
+    (tmp_path / "case").mkdir()
+    files = [saved(parts[name], tmp_path / "case" / f"case_{name}.nii.gz") for name in parts]
+    channels = monai_says(folder, files, brats()[0])
+    for seen in (mixed, reader.load(tmp_path / "case")):
+        for finding, channel in zip(expert.run(seen, "all"), channels, strict=True):
+            np.testing.assert_array_equal(drawn(finding, channel.T.shape), channel.transpose(2, 1, 0) > 0)
     assert not expert.accepts(study("radiology", *list(parts.values())[:3], modality="CT"))
     shifted = Grid(np.array(parts["T2"].grid.affine) + np.eye(4) * 0.1, parts["T2"].grid.frame, parts["T2"].grid.shape)
     askew = [*list(parts.values())[:3], replace(parts["FLAIR"], grid=shifted)]

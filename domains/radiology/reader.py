@@ -11,7 +11,7 @@ from typing import Any
 from domains.formats import archives, dicom, picture
 from domains.formats.content import Content, parallel
 from domains.formats.dicom import dicomdir
-from domains.formats.volumes import bids, volume
+from domains.formats.volumes import bids, sequences, volume
 from fovea.errors import InputError, UnsupportedError
 from fovea.types import Channel, Image, Source, Study, Window
 
@@ -29,6 +29,8 @@ def sniff(path: Path) -> bool:
 def studies(path: Path) -> list[tuple[Path, ...]]:
     """The studies in a file or folder, in the order of their first file: a DICOM series, or one file of another kind.
 
+    MR volumes of one folder whose names tell their sequences apart, and which lie on one grid, are one study; a map of
+    labels among them is left out.
     A picture does not tell what it shows: in a folder grey ones are taken, named by itself any is. Files that no reader
     knows are left out; broken or refused ones are kept, so that `load` can say why. The DICOMDIR of a medium stands for
     the files that it lists, an archive with DICOM in it for the study that it has to hold.
@@ -44,8 +46,10 @@ def _studies(path: Path) -> list[tuple[str, tuple[Path, ...]]]:
     files = list(_files(path))
     kinds = dict(zip(files, parallel(_ours, files), strict=True))
     found: list[tuple[str, tuple[Path, ...]]] = [
-        (kind, (file,)) for file, kind in kinds.items() if kind and kind not in ("dicom", "medium")
+        (kind, (file,)) for file, kind in kinds.items() if kind in ("picture", "archive")
     ]
+    volumes = [file for file, kind in kinds.items() if kind == "volume"]
+    found += [("volume", group) for group in sequences.group(volumes)]
     found += [study for file, kind in kinds.items() if kind == "medium" for study in _of_medium(file)]
     listed = {file for _, study in found for file in study}
     slices = [file for file, kind in kinds.items() if kind == "dicom" and file not in listed]
@@ -71,7 +75,7 @@ def load(
     single_slices: bool = False,
     overlays: bool = False,
 ) -> Study:
-    """Read one study: a file, the files of one series, or a folder that holds one study.
+    """Read one study: a file, the files of one series, MR volumes on one grid, or a folder that holds one study.
 
     `modality` says what a picture or volume shows where it is known and the file does not tell. Else a picture counts
     as a radiograph (made grey if it is not), and a volume as what its JSON sidecar or its name after BIDS says, or as
@@ -95,8 +99,10 @@ def load(
         return _unpacked(paths[0], window, modality=modality, single_slices=single_slices, overlays=overlays)
     if kinds == {"dicom"}:
         content, name = dicom.read(paths, single_slices=single_slices, overlays=overlays), "radiology-dicom/2"
+    elif kinds == {"volume"} and len(paths) > 1:
+        content, name = sequences.read(paths, modality)
     elif len(paths) > 1:
-        raise InputError("several files that are not all DICOM", "one file, or the DICOM files of one series")
+        raise InputError("several files of several kinds", "one file, the DICOM files of one series, or MR volumes")
     elif kinds == {"volume"}:
         content, name = _volume(volume.read(paths[0]), paths[0], modality)
     elif kinds == {"picture"}:

@@ -95,19 +95,13 @@ def places(config: ForeignConfig, study: Study, volumes: bool | None) -> list[Pl
             return f"channel {name!r} {'is missing' if not there else 'is there twice'}"
         found.append(there[0])
     first = study.images[found[0][0]].grid
-    if any(not _same(first, study.images[i].grid) for i, _ in found):
+    if any(not first.same(study.images[i].grid) for i, _ in found):
         return "the images of its channels do not lie on one grid"
     return found
 
 
 def _whole(config: ForeignConfig, study: Study, image: int) -> bool:
     return set(config.channels) <= {channel.name for channel in study.images[image].channels}
-
-
-def _same(one: Grid, other: Grid) -> bool:
-    tolerance = 1e-3 * min(one.spacing)
-    alike = one.frame == other.frame and one.shape == other.shape
-    return alike and bool(np.allclose(one.affine, other.affine, rtol=0, atol=tolerance))
 
 
 def pixels(study: Study, found: Sequence[Place]) -> Pixels:

@@ -143,7 +143,7 @@ def originals(report: Report, paths: Sequence[Path]) -> Originals:
     for place, image in enumerate(study.images):
         number = drawn[:place].count(True)
         files = [headers[number]] if alone else headers
-        twins = sum(_same(image.grid, other.grid) for other in study.images[:place]) if not alone else 0
+        twins = sum(image.grid.same(other.grid) for other in study.images[:place]) if not alone else 0
         images.append(_frames(files, known, image.grid, twins) if drawn[place] else ())
     whole = sha256(study.digest.encode() + export(report, "json")).hexdigest()
     return Originals(whole, tuple(images))
@@ -158,10 +158,6 @@ def _characters(report: Report, header: Dataset) -> str:
     except UnicodeEncodeError:
         return _CHARACTERS[1]
     return _CHARACTERS[0]
-
-
-def _same(one: Grid, other: Grid) -> bool:
-    return one.shape == other.shape and np.allclose(one.affine, other.affine, atol=1e-3)
 
 
 def _frames(headers: Sequence[Dataset], known: Sources, grid: Grid, turn: int) -> tuple[Frame, ...]:
