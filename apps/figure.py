@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -9,26 +10,22 @@ from importlib.resources import as_file, files
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from apps.geometry import edges
+from apps.geometry import position
 from apps.pictures import annotated, draw
 from apps.report.document import title
 from apps.wording import chance, measures, quantity
 from fovea.colors import color_of, drawn
 from fovea.contracts import Domain
-from fovea.image import DETECTOR, LPS, Grid
+from fovea.image import DETECTOR, LPS
 from fovea.key_slices import key_slices
 from fovea.overlay import overlay
 from fovea.types import Bytes, ExpertCard, Finding, Instance, Study, View
 from fovea.verbal import LISTED, words
 
 NOTICE = "Not verified by a person."
-_PATIENT = (("R", "L"), ("A", "P"), ("F", "H"))
-"""Letters at the low and the high end of x, y and z in LPS."""
-_OPPOSITE = dict((*_PATIENT, *((high, low) for low, high in _PATIENT)))
 _TILES, _GAP, _COLUMN, _SIZE = 4, 16, 480, 18
 _SIDE = {1: 960, 2: 640}
 _INK, _FADED, _PAPER, _WARNING = (25, 28, 33), (95, 103, 115), (255, 255, 255), (150, 60, 0)
@@ -110,70 +107,12 @@ def _tile(domain: Domain, study: Study, view: View, labels: Sequence[str], findi
     picture = draw(domain, study, view)
     pixels = annotated(overlay(picture, findings, domain.vocabulary), picture, study)
     grid = study.images[view.image].grid
-    canvas = Pillow.fromarray(pixels)
-    for panel in picture.panels:
-        _directions(canvas, (panel.columns[1], panel.rows[0]), panel.rows[1] - panel.rows[0], grid, study)
     what = f"Image {view.image + 1} of {len(study.images)}" if len(study.images) > 1 else "Whole image"
     if view.slice is not None:
         what = f"Slice {view.slice + 1} of {grid.shape[0]}, {position(grid, view.slice)}".rstrip(", ")
     elif grid.shape[0] > 1:
         what = f"Overview of {grid.shape[0]} slices"
-    return Tile(np.asarray(canvas), f"{what}: {', '.join(map(words, labels))}" if labels else what)
-
-
-def position(grid: Grid, slice_: int) -> str:
-    """Where a slice stands in the patient, as viewers write it: "H 85 mm" is 85 mm towards the head from the origin."""
-    if grid.frame != LPS:
-        return ""
-    _, rows, columns = grid.shape
-    center = grid.world(np.array([[slice_, (rows - 1) / 2, (columns - 1) / 2]]))[0]
-    axis = int(np.abs(grid.affine[:3, 2]).argmax())
-    return f"{_PATIENT[axis][int(center[axis] > 0)]} {abs(center[axis]):.0f} mm"
-
-
-def _directions(canvas: Pillow.Image, corner: tuple[int, int], height: int, grid: Grid, study: Study) -> None:
-    """The letter of the right edge of a patient; in a scene an arrow to the north."""
-    right, top = corner
-    pen = ImageDraw.Draw(canvas)
-    if grid.frame in (LPS, DETECTOR):
-        left, _ = edges(grid, study.meta.get("view", "") in ("PA", "AP"))
-        font = _font(max(13, canvas.height // 42))
-        text = _OPPOSITE.get(left, "")
-        pen.text((right - 6, top + height / 2), text, _PAPER, font, "rm", stroke_width=2, stroke_fill=(0, 0, 0))
-    elif (north := north_of(grid)) is not None:
-        middle, length = np.array([right - 40.0, top + 44.0]), 24.0
-        across = np.array([-north[1], north[0]])
-        tip, tail = middle + north * length, middle - north * length
-        arrow = [tip, tail + across * 10, tail + north * 10, tail - across * 10]
-        pen.polygon([(float(x), float(y)) for x, y in arrow], _PAPER, (0, 0, 0), 2)
-        x, y = tip + north * 10
-        pen.text((x, y), "N", _PAPER, _font(16, "bold"), "mm", stroke_width=2, stroke_fill=(0, 0, 0))
-
-
-def north_of(grid: Grid) -> NDArray[np.float64] | None:
-    """The direction of true north on the screen at the centre of a scene, a unit vector (right, down).
-
-    None where the grid is not on the Earth.
-    """
-    if not grid.georeferenced:
-        return None
-    from pyproj import CRS, Transformer
-    from pyproj.exceptions import CRSError
-
-    try:
-        to_degrees = Transformer.from_crs(CRS.from_user_input(grid.frame), "EPSG:4326", always_xy=True)
-    except CRSError:
-        return None
-    _, rows, columns = grid.shape
-    world = grid.world(np.array([[0, (rows - 1) / 2, (columns - 1) / 2]]))[0]
-    longitude, latitude = to_degrees.transform(world[0], world[1])
-    if not np.isfinite([longitude, latitude]).all() or abs(latitude) > 89.9:
-        return None
-    x, y = to_degrees.transform([longitude] * 2, [latitude - 1e-4, latitude + 1e-4], direction="INVERSE")
-    south, north = grid.index(np.array([[x[0], y[0], world[2]], [x[1], y[1], world[2]]]))
-    step = np.array([north[2] - south[2], north[1] - south[1]])
-    direction: NDArray[np.float64] = step / np.linalg.norm(step)
-    return direction
+    return Tile(pixels, f"{what}: {', '.join(map(words, labels))}" if labels else what)
 
 
 def _text(domain: Domain, study: Study, card: ExpertCard, findings: Sequence[Finding]) -> Iterator[Line]:
@@ -195,7 +134,7 @@ def _text(domain: Domain, study: Study, card: ExpertCard, findings: Sequence[Fin
             yield Line(_instance(place, instance), ink=_FADED, indent=26)
         if len(finding.instances) > LISTED:
             yield Line(f"and {len(finding.instances) - LISTED} more", ink=_FADED, indent=26)
-    absent = [f"{words(finding.label)} ({finding.score:.2f})" for finding in findings if not finding.present]
+    absent = [f"{words(finding.label)} ({_missed(card, finding)})" for finding in findings if not finding.present]
     if absent:
         yield from (Line(""), Line("Looked for and not found", "bold"), Line(", ".join(absent)))
     yield from (Line(""), Line("The expert", "bold"), Line(card.task[:1].upper() + card.task[1:] + "."))
@@ -212,6 +151,14 @@ def _text(domain: Domain, study: Study, card: ExpertCard, findings: Sequence[Fin
         volume = ", A and P front and back, H and F head and feet, in mm from the scanner's origin"
         yield from (Line(""), Line(sides + (volume if LPS in frames else "") + ".", ink=_FADED))
     yield from (Line(""), Line(f"Study {study.id}", ink=_FADED))
+
+
+def _missed(card: ExpertCard, finding: Finding) -> str:
+    """The probability of an absent finding, and where it is likely, what would have been enough."""
+    rows = [row for row in card.performance if row.label == finding.label and row.metric.startswith("threshold")]
+    if finding.score < 0.5 or not rows or finding.score >= rows[0].value:
+        return f"{finding.score:.2f}"
+    return f"{finding.score:.2f}, below the threshold of {math.ceil(100 * rows[0].value) / 100:.2f}"
 
 
 def _instance(place: int, instance: Instance) -> str:

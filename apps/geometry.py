@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fovea.image import DETECTOR, LPS, PIXEL, SLIDE, Grid
+from fovea.image import DETECTOR, LPS, PIXEL, SLIDE, Grid, Matrix
 from fovea.verbal import number
 
 _PATIENT = (("R", "L"), ("A", "P"), ("F", "H"))
 """Letters at the low and the high end of x, y and z in LPS."""
-_EARTH = (("W", "E"), ("S", "N"))
 
 
 @dataclass(frozen=True)
@@ -79,25 +78,60 @@ def frame_name(grid: Grid) -> str:
     return name if len(grid.frame) > 24 else f"{grid.frame}, {name}"
 
 
-def edges(grid: Grid, frontal: bool = True) -> tuple[str, str]:
-    """The letters for the left and the upper edge: ("R", "A") of an axial CT, ("W", "N") of a north-up scene.
+def edges(grid: Grid, frontal: bool = True) -> tuple[str, str, str]:
+    """The letters for the left, the upper and the right edge of a patient: ("R", "A", "L") of an axial CT.
 
     An edge that looks in no direction known is "". `frontal` says whether a detector's plane is the frontal one.
     """
-    if grid.frame in (PIXEL, SLIDE) or (grid.frame == DETECTOR and not frontal):
-        return "", ""
+    if grid.frame not in (LPS, DETECTOR) or (grid.frame == DETECTOR and not frontal):
+        return "", "", ""
     columns, rows = grid.affine[:3, 0], grid.affine[:3, 1]
     if grid.frame == DETECTOR:
-        return ("R" if columns[0] > 0 else "L"), ""
-    axes = _PATIENT if grid.frame == LPS else _EARTH
-    return _low_end(columns, axes), _low_end(rows, axes)
+        return ("R", "", "L") if columns[0] > 0 else ("L", "", "R")
+    return _low_end(columns), _low_end(rows), _low_end(-columns)
 
 
-def _low_end(direction: np.ndarray[tuple[int], np.dtype[np.float64]], axes: tuple[tuple[str, str], ...]) -> str:
+def _low_end(direction: Matrix) -> str:
     """The letter that one meets going against `direction`."""
-    axis = int(np.argmax(np.abs(direction[: len(axes)])))
-    low, high = axes[axis]
+    axis = int(np.argmax(np.abs(direction)))
+    low, high = _PATIENT[axis]
     return low if direction[axis] > 0 else high
+
+
+def position(grid: Grid, slice_: int) -> str:
+    """Where a slice stands in the patient, as viewers write it: "H 85 mm" is 85 mm towards the head from the origin."""
+    if grid.frame != LPS:
+        return ""
+    _, rows, columns = grid.shape
+    center = grid.world(np.array([[slice_, (rows - 1) / 2, (columns - 1) / 2]]))[0]
+    axis = int(np.abs(grid.affine[:3, 2]).argmax())
+    return f"{_PATIENT[axis][int(center[axis] > 0)]} {abs(center[axis]):.0f} mm"
+
+
+def north_of(grid: Grid) -> Matrix | None:
+    """The direction of true north on the screen at the centre of a scene, a unit vector (right, down).
+
+    None where the grid is not on the Earth.
+    """
+    if not grid.georeferenced:
+        return None
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import CRSError
+
+    try:
+        to_degrees = Transformer.from_crs(CRS.from_user_input(grid.frame), "EPSG:4326", always_xy=True)
+    except CRSError:
+        return None
+    _, rows, columns = grid.shape
+    world = grid.world(np.array([[0, (rows - 1) / 2, (columns - 1) / 2]]))[0]
+    longitude, latitude = to_degrees.transform(world[0], world[1])
+    if not np.isfinite([longitude, latitude]).all() or abs(latitude) > 89.9:
+        return None
+    x, y = to_degrees.transform([longitude] * 2, [latitude - 1e-4, latitude + 1e-4], direction="INVERSE")
+    south, north = grid.index(np.array([[x[0], y[0], world[2]], [x[1], y[1], world[2]]]))
+    step = np.array([north[2] - south[2], north[1] - south[1]])
+    direction: Matrix = step / np.linalg.norm(step)
+    return direction
 
 
 def round_length(limit: float) -> float:

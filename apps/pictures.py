@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from apps.geometry import edges, round_length, scale
+from apps.geometry import edges, north_of, round_length, scale
 from fovea.colors import color_of
 from fovea.contracts import Domain
+from fovea.image import Matrix
 from fovea.overlay import overlay
 from fovea.types import Bytes, Finding, Panel, Picture, Study, Term, View
 from fovea.verbal import number
@@ -38,17 +39,24 @@ def draw(domain: Domain, study: Study, view: View) -> Picture:
 
 
 def marks(picture: Picture, study: Study) -> Bytes:
-    """What a reader needs on a picture, uint8 RGBA (row, column, 4): directions, slice numbers and a scale bar."""
+    """What a reader needs on a picture, uint8 RGBA (row, column, 4): directions, slice numbers and a scale bar.
+
+    Directions are letters at the edges of a patient, and in a scene an arrow to true north.
+    """
     canvas = Pillow.new("RGBA", picture.pixels.shape[1::-1])
     pen = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(max(13, min(picture.pixels.shape[:2]) // 42))
+    size = max(13, min(picture.pixels.shape[:2]) // 42)
+    font = ImageFont.load_default(size)
     for position, panel in enumerate(picture.panels):
         grid = study.images[panel.image].grid
         if grid.shape[0] > 1:
             _write(pen, font, f"{panel.slice + 1}/{grid.shape[0]}", panel, "lt")
-        left, top = edges(grid, study.meta.get("view", "") in _FRONTAL)
+        left, top, right = edges(grid, study.meta.get("view", "") in _FRONTAL)
         _write(pen, font, left, panel, "lm")
         _write(pen, font, top, panel, "mt")
+        _write(pen, font, right, panel, "rm")
+        if (north := north_of(grid)) is not None:
+            _arrow(pen, font, size, panel, north)
         if position == 0:
             _scale_bar(pen, font, panel, study)
     return np.asarray(canvas)
@@ -65,9 +73,21 @@ def _write(
     pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, text: str, panel: Panel, anchor: str
 ) -> None:
     margin = 6
-    x = {"l": panel.columns[0] + margin, "m": sum(panel.columns) / 2}[anchor[0]]
+    x = {"l": panel.columns[0] + margin, "m": sum(panel.columns) / 2, "r": panel.columns[1] - margin}[anchor[0]]
     y = {"t": panel.rows[0] + margin, "m": sum(panel.rows) / 2}[anchor[1]]
     pen.text((x, y), text, (255, 255, 255), font, anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+
+
+def _arrow(
+    pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, size: int, panel: Panel, north: Matrix
+) -> None:
+    """An arrow to the north with its letter, at the upper right; `size` is that of the font."""
+    middle = np.array([panel.columns[1] - 2 * size, panel.rows[0] + 2.5 * size])
+    across, tip, tail = np.array([-north[1], north[0]]) * size / 2, middle + north * size, middle - north * size
+    arrow = [tip, tail + across, tail + north * size / 2, tail - across]
+    pen.polygon([(float(x), float(y)) for x, y in arrow], (255, 255, 255), (0, 0, 0), 2)
+    x, y = tip + north * size / 2
+    pen.text((x, y), "N", (255, 255, 255), font, "mm", stroke_width=2, stroke_fill=(0, 0, 0))
 
 
 def _scale_bar(

@@ -14,7 +14,8 @@ from PIL import Image as Pillow
 from writing_toys import Writing
 
 from apps import cli, experts, mapping
-from apps.figure import figure, north_of, position
+from apps.figure import figure
+from apps.geometry import north_of, position
 from fovea import config, registry
 from fovea.colors import color_of
 from fovea.errors import ConfigError, ExpertError, ModelError
@@ -22,6 +23,7 @@ from fovea.jsonable import from_json
 from fovea.types import (
     LPS,
     Box,
+    Bytes,
     ExpertCard,
     Finding,
     Grid,
@@ -177,6 +179,25 @@ def test_the_picture_shows_findings_in_their_colours_with_a_legend(tmp_path: Pat
     absent = figure(domain, study, CARD, [replace(f, present=False, region=None) for f in findings])
     assert not (absent == color_of("nodule", domain.vocabulary)).all(-1).any()
     assert not (drawn[:, -16:] != 255).any(), "no text leaves the column"
+
+
+def test_the_picture_tells_the_threshold_that_a_likely_label_misses(tmp_path: Path) -> None:
+    domain = toys.Toy()
+    study = domain.load(toys.write(tmp_path, "film", 3))
+    known = replace(
+        CARD,
+        performance=(
+            *CARD.performance,
+            Performance("threshold by youden", "nodule", 0.7, 0.6, 0.8, 9, "", ""),
+        ),
+    )
+    (finding,) = (f for f in toys.Oracle().findings(study) if f.label == "nodule")
+
+    def shown(card: ExpertCard, score: float) -> Bytes:
+        return figure(domain, study, card, [replace(finding, present=False, region=None, score=score)])
+
+    for score, told in ((0.3, False), (0.65, True), (0.8, False)):
+        assert np.array_equal(shown(known, score), shown(CARD, score)) != told
 
 
 def test_long_words_and_many_instances_stay_in_the_picture(tmp_path: Path) -> None:

@@ -94,14 +94,14 @@ def test_scale_is_the_true_one() -> None:
 
 def test_edges_name_the_side_that_is_there() -> None:
     axial = np.diag([0.8, 0.8, 2.0, 1.0])
-    assert edges(Grid(axial, LPS, (2, 8, 8))) == ("R", "A")
-    assert edges(Grid(axial @ np.diag([-1, -1, 1, 1.0]), LPS, (2, 8, 8))) == ("L", "P")
+    assert edges(Grid(axial, LPS, (2, 8, 8))) == ("R", "A", "L")
+    assert edges(Grid(axial @ np.diag([-1, -1, 1, 1.0]), LPS, (2, 8, 8))) == ("L", "P", "R")
     coronal = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]])
-    assert edges(Grid(coronal, LPS, (2, 8, 8))) == ("R", "H")
-    assert edges(Grid(axial, DETECTOR, (1, 8, 8)), frontal=True) == ("R", "")
-    assert edges(Grid(axial, DETECTOR, (1, 8, 8)), frontal=False) == ("", "")
-    assert edges(Grid.from_gdal((10, 0, 0, 0, -10, 0), "EPSG:32636", 8, 8)) == ("W", "N")
-    assert edges(Grid.plain(8, 8)) == ("", "")
+    assert edges(Grid(coronal, LPS, (2, 8, 8))) == ("R", "H", "L")
+    assert edges(Grid(axial, DETECTOR, (1, 8, 8)), frontal=True) == ("R", "", "L")
+    assert edges(Grid(axial, DETECTOR, (1, 8, 8)), frontal=False) == ("", "", "")
+    assert edges(Grid.from_gdal((10, 0, 0, 0, -10, 0), "EPSG:32636", 8, 8)) == ("", "", "")
+    assert edges(Grid.plain(8, 8)) == ("", "", "")
 
 
 def test_scale_bars_are_round_and_fit() -> None:
