@@ -109,12 +109,15 @@ def test_frames_of_one_file_are_named_by_their_number(data_dir, tmp_path):
     if not file.exists():
         pytest.skip("no such file here")
     study = RADIOLOGY.load(file)
-    mask = np.zeros(study.images[0].grid.shape, bool)
-    mask[-2:, 10:20, 30:50] = True
-    paths = RADIOLOGY.write(report(study, finding("prostate", region=Mask(mask))), file, tmp_path, DICOM)
-    (one, two) = RADIOLOGY.findings(paths[:2], study, [file])
-    np.testing.assert_array_equal(one.region.data, mask)
-    np.testing.assert_array_equal(two.region.data, mask)
+    masks = np.zeros((2, *study.images[0].grid.shape), bool)
+    masks[0, 1:4, 10:20, 30:50] = masks[1, 2:5, 30:40, 30:50] = True  # in frames that both have, and that one has
+    found = [finding(name, region=Mask(mask)) for name, mask in zip(("spleen", "liver"), masks, strict=True)]
+    paths = RADIOLOGY.write(report(study, *found), file, tmp_path, DICOM)
+    back = RADIOLOGY.findings(paths[:2], study, [file])
+    for one, mask in zip(found, masks, strict=True):
+        read = [other.region.data for other in back if other.label == one.label]
+        assert len(read) == 2
+        np.testing.assert_array_equal(read, [mask, mask])
     source, made = pydicom.dcmread(file), pydicom.dcmread(paths[0])
     for group in made.PerFrameFunctionalGroupsSequence:
         number = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber

@@ -219,9 +219,15 @@ def _decimal(values: Any) -> list[DSfloat]:
 
 
 def _name_frames(made: Segmentation, frames: Sequence[Frame]) -> None:
-    """Refer to frames by their number in the file, not among those that were given."""
-    for group in made.PerFrameFunctionalGroupsSequence:
-        for derivation in group.get("DerivationImageSequence") or ():
-            for source in derivation.SourceImageSequence:
-                place = int(source.get("ReferencedFrameNumber") or 1) - 1
-                source.ReferencedFrameNumber = frames[place].number
+    """Refer to frames by their number in the file, not among those that were given.
+
+    highdicom lets the segments of a frame share what names it.
+    """
+    sources = {
+        id(source): source
+        for group in made.PerFrameFunctionalGroupsSequence
+        for derivation in group.get("DerivationImageSequence") or ()
+        for source in derivation.SourceImageSequence
+    }
+    for source in sources.values():
+        source.ReferencedFrameNumber = frames[int(source.get("ReferencedFrameNumber") or 1) - 1].number
