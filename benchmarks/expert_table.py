@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -106,6 +107,7 @@ def real(domain: str, folders: tuple[str, ...], root: Path) -> Rows:
     return [((plugin.load(Path(sample.path)), sample.facts), sample.group) for sample in samples]
 
 
+@lru_cache(maxsize=1)
 def made(domain: str, n: int) -> Rows:
     """Studies that the domain makes."""
     plugin = registry.domain(domain)
@@ -328,7 +330,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="folder of the real files' manifest.jsonl")
     parser.add_argument("--minutes", type=float, default=1.0, help="of the processor, an arm")
     parser.add_argument("--folds", type=int, default=2)
-    parser.add_argument("--studies", type=int, default=600, help="how many are made")
+    parser.add_argument("--studies", type=int, default=1800, help="how many are made")
     parser.add_argument("--only", default="", help="tasks whose name holds this")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
