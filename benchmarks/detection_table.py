@@ -343,7 +343,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", help="folder of the real files' manifest.jsonl")
     parser.add_argument("--minutes", type=float, default=3.0, help="of the processor, an arm")
-    parser.add_argument("--scenes", type=int, default=600, help="how many are made")
+    parser.add_argument("--scenes", type=int, default=1500, help="how many are made")
     parser.add_argument("--only", default="", help="tasks whose name holds this")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
